@@ -1,0 +1,1 @@
+"""The front of the house: files, commands and pictures; no numerics."""

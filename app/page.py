@@ -1,0 +1,253 @@
+"""The demo's page: one HTML file with everything in it, no address of the world outside."""
+
+import base64
+import json
+from collections.abc import Sequence
+from html import escape
+from importlib import resources
+
+import torch
+
+from app.cases import Case, average
+from app.view import Colours, heat, spread_scale, webp
+
+_KNOB = (
+    '<span class="knob" aria-hidden="true"><svg width="18" height="12" viewBox="0 0 18 12" fill="none" stroke="#1d2024" '
+    'stroke-width="1.8" stroke-linecap="round" stroke-linejoin="round"><path d="M5.5 1 1 6l4.5 5M12.5 1 17 6l-4.5 5"/>'
+    "</svg></span>"
+)
+
+
+def page(cases: Sequence[Case]) -> str:
+    """The whole page.   `cases`: at least one, in the order in which they are shown, those of a task together."""
+    first = cases[0].row
+    names = {
+        "measurement": "Measurement",
+        "classical": "Best classical",
+        "truth": "Truth",
+        "mean": f"Mean of {first.samples} samples",
+        "sample": "One sample",
+        "spread": "Spread",
+    }
+    top = spread_scale([case.spread for case in cases])
+    tasks = {case.row.task: [other for other in cases if other.row.task == case.row.task] for case in cases}
+    pictures = {case.row.picture: case.card for case in cases}
+    count = "one picture" if len(pictures) == 1 else f"{len(pictures)} pictures"
+    kinds = "one way" if len(tasks) == 1 else f"{len(tasks)} ways"
+    sections = "\n".join(_section(name, group, top) for name, group in tasks.items())
+    tiles = "\n".join(_tile(name, group) for name, group in tasks.items())
+    sources = " · ".join(f"{escape(c.title)} ({escape(c.licence)})" for c in pictures.values())
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Preimage demo</title>
+<link rel="icon" href="data:,">
+<style>{_part("page.css")}</style>
+</head>
+<body data-right="mean">
+<header>
+<p class="brand">Preimage</p>
+<h1>One measurement, many possible photographs</h1>
+<p class="lede">Below, {count} were damaged in {kinds}, with noise added. For each measurement, <strong>{first.samples}
+images that could have made it</strong> were drawn. Where they agree, the measurement fixes the picture; where they differ,
+it does not. Their mean is the best single answer in decibels; a single sample looks sharper and scores lower.</p>
+<div class="tiles">
+{tiles}
+</div>
+</header>
+<div class="controls" role="group" aria-label="What the two sides of every picture show">
+<div>
+{_choices("left", "Left", ["measurement", "classical", "truth"], names)}
+{_choices("right", "Right", ["mean", "sample", "spread"], names)}
+<p class="scale num">0 {_ramp()} {top:g} or more</p>
+</div>
+</div>
+<main>
+{sections}
+<section class="task">
+<h2>All figures</h2>
+{_table(tasks)}
+</section>
+<section class="task prose">
+<h2>How to read this</h2>
+{_reading(cases, top)}
+</section>
+<footer>
+<p>Pictures: {sources}.</p>
+<p>{escape(_machine(cases))}</p>
+<p>Research use only. This page holds everything it needs and loads nothing.</p>
+</footer>
+</main>
+<script type="application/json" id="names">{json.dumps(names)}</script>
+<script>{_part("page.js")}</script>
+</body>
+</html>
+"""
+
+
+def _choices(side: str, legend: str, kinds: list[str], names: dict[str, str]) -> str:
+    labels = "".join(
+        f'<label><input type="radio" name="{side}" value="{kind}"{" checked" if not number else ""}>'
+        f"<span>{escape(names[kind])}</span></label>"
+        for number, kind in enumerate(kinds)
+    )
+    return f'<fieldset><legend>{legend}</legend><div class="choices">{labels}</div></fieldset>'
+
+
+def _tile(task: str, group: Sequence[Case]) -> str:
+    rows = [case.row for case in group]
+    figures = [
+        ("Measurement", average(rows, "input_psnr"), ""),
+        ("Best classical", average(rows, "baseline_psnr"), ""),
+        ("One sample", average(rows, "sample_psnr"), ""),
+        ("Mean", average(rows, "mean_psnr"), ' class="best"'),
+    ]
+    longest = max(value for _, value, _ in figures)
+    lines = "".join(
+        f'<dt>{name}</dt><dd{mark}><div class="meter" style="width:{100 * max(value, 0) / longest:.1f}%"></div></dd>'
+        f'<dd class="num">{value:.1f} dB</dd>'
+        for name, value, mark in figures
+    )
+    return f'<a class="tile" href="#{escape(task)}"><b>{escape(group[0].task.title)}</b><dl>{lines}</dl></a>'
+
+
+def _section(task: str, group: Sequence[Case], top: float) -> str:
+    recipe = group[0].task.recipe
+    settings = {"operator": recipe.operator.model_dump(), "noise": recipe.noise.model_dump()}
+    method = {"model": recipe.model.model_dump(), "method": recipe.method.model_dump()}
+    figures = "\n".join(_figure(case, top) for case in group)
+    command = f"preimage run {task} PICTURE -o out/{task} --truth --samples {group[0].row.samples}"
+    return f"""<section class="task" id="{escape(task)}">
+<h2>{escape(group[0].task.title)}</h2>
+<p>{escape(group[0].task.sentence)}</p>
+<div class="row">
+{figures}
+</div>
+<details><summary>Settings and command</summary>
+<pre>{escape(command)}
+
+{escape(json.dumps(settings))}
+{escape(json.dumps(method))}</pre></details>
+</section>"""
+
+
+def _figure(case: Case, top: float) -> str:
+    row, title = case.row, case.card.title
+    height, width = case.truth.shape[:2]
+    shown: list[tuple[str, Colours, str, str]] = [
+        ("measurement", case.measurement, "left", f"measurement, {row.input_psnr:.1f} dB"),
+        ("classical", case.classical, "", f"{row.baseline}, {row.baseline_psnr:.1f} dB"),
+        ("truth", case.truth, "", "truth"),
+        ("mean", case.mean, "right", f"mean of {row.samples} samples, {row.mean_psnr:.1f} dB"),
+        ("sample", case.sample, "", f"one sample, {row.sample_psnr:.1f} dB"),
+        ("spread", heat(case.spread, top), "", f"spread of the samples, black 0 to pale yellow {top:g}"),
+    ]
+    images = "\n".join(
+        f'<img class="{side}" data-kind="{kind}" alt="{escape(title)}: {escape(alt)}" src="{_data_uri(colours)}">'
+        for kind, colours, side, alt in shown
+    )
+    lead = row.mean_psnr - row.baseline_psnr
+    verdict = f"{abs(lead):.1f} dB {'above' if lead >= 0 else 'below'} it"
+    return f"""<figure style="flex:{width / height:.4f} 1 0">
+<div class="compare" data-title="{escape(title)}" style="aspect-ratio:{width}/{height}">
+{images}
+<span class="tag l">Measurement</span><span class="tag r">Mean of {row.samples} samples</span>
+{_KNOB}
+<input type="range" min="0" max="100" step="0.5" value="50" aria-label="{escape(title)}: divider between two pictures">
+</div>
+<figcaption><b>{escape(row.picture)}</b>
+<span class="figures num"><span>measurement {row.input_psnr:.1f} dB</span>
+<span>{escape(row.baseline.lower() if row.baseline != "OpenCV inpainting" else row.baseline)} {row.baseline_psnr:.1f} dB</span>
+<span><b>mean {row.mean_psnr:.1f} dB</b>, {verdict}</span>
+<span>spread {row.spread_rms:.3f}, true error {row.error_rms:.3f}</span></span></figcaption>
+</figure>"""
+
+
+def _table(tasks: dict[str, list[Case]]) -> str:
+    bodies = []
+    for task, group in tasks.items():
+        rows = [case.row for case in group]
+        lines = [
+            f'<tr><th scope="row">{escape(task)}</th><td class="text">{escape(r.picture)}</td><td>{r.input_psnr:.2f}</td>'
+            f'<td class="text">{escape(r.baseline)}</td><td>{r.baseline_psnr:.2f}</td><td>{r.baseline_ssim:.3f}</td>'
+            f"<td>{r.sample_psnr:.2f}</td><td>{r.sample_ssim:.3f}</td><td>{r.mean_psnr:.2f}</td><td>{r.mean_ssim:.3f}</td>"
+            f"<td>{r.residual_sigma:.2f}</td><td>{r.nfe:g}</td><td>{r.seconds:.1f}</td></tr>"
+            for r in rows
+        ]
+        a = {name: average(rows, name) for name in _AVERAGED}
+        lines.append(
+            f'<tr class="average"><th scope="row">{escape(task)}</th><td class="text">average</td>'
+            f"<td>{a['input_psnr']:.2f}</td><td></td><td>{a['baseline_psnr']:.2f}</td><td>{a['baseline_ssim']:.3f}</td>"
+            f"<td>{a['sample_psnr']:.2f}</td><td>{a['sample_ssim']:.3f}</td><td>{a['mean_psnr']:.2f}</td>"
+            f"<td>{a['mean_ssim']:.3f}</td><td>{a['residual_sigma']:.2f}</td><td></td><td></td></tr>"
+        )
+        bodies.append(f"<tbody>{''.join(lines)}</tbody>")
+    return f"""<div class="scroll" tabindex="0" role="region" aria-label="All figures"><table class="num">
+<thead><tr><th class="text" scope="col">Damage</th><th class="text" scope="col">Picture</th>
+<th scope="col">Measured<br>dB</th><th class="text" scope="col">Best<br>classical</th><th scope="col"><br>dB</th>
+<th scope="col"><br>SSIM</th><th scope="col">Sample<br>dB</th><th scope="col"><br>SSIM</th><th scope="col">Mean<br>dB</th>
+<th scope="col"><br>SSIM</th><th scope="col">Residual<br>sigma</th><th scope="col">Network<br>calls</th>
+<th scope="col">Seconds<br>in all</th></tr></thead>
+{"".join(bodies)}
+</table></div>"""
+
+
+_AVERAGED = (
+    "input_psnr baseline_psnr baseline_ssim sample_psnr sample_ssim mean_psnr mean_ssim residual_sigma".split()  # noqa: SIM905
+)
+
+
+def _reading(cases: Sequence[Case], top: float) -> str:
+    row, tasks = cases[0].row, {case.row.task: case.task for case in cases}
+    sigmas = sorted({case.row.noise_sigma for case in cases if case.row.noise_sigma is not None})
+    noise = ""
+    if sigmas:
+        noise = (
+            f" with a standard deviation of {' or '.join(f'{s:g}' for s in sigmas)} of the range from black to white"
+        )
+    tried = sorted({method.title for task in tasks.values() for method in task.classical})
+    ratio = sum(c.row.error_rms for c in cases) / max(sum(c.row.spread_rms for c in cases), 1e-12)
+    return f"""<h3>The measurements are simulated</h3>
+<p>A clean picture was passed through a known operator, and Gaussian noise{noise} was added. The methods are told the operator
+and the noise level, as they would have to be for a real photograph. Under “Measurement” the figure is that of a plain
+guess: the blurred picture itself, a bicubic enlargement, or holes filled with the mean colour.</p>
+<h3>PSNR and SSIM</h3>
+<p>PSNR compares with the truth pixel by pixel, in decibels; 6 dB more is half the error. SSIM compares local structure; 1 is
+identical. Both favour smooth answers over sharp but wrong ones.</p>
+<h3>The classical side has an advantage</h3>
+<p>For every picture, “best classical” is whichever of {escape(", ".join(tried))} came closest to the truth on that very
+picture, by PSNR. Without the truth nobody could choose so well.</p>
+<h3>Residual</h3>
+<p>How far the samples are from the measurement, once damaged again, in units of the noise. Near 1, a sample explains the
+measurement as well as the truth does; far above, it contradicts it; far below, it has fitted the noise.</p>
+<h3>Spread</h3>
+<p>The standard deviation over {row.samples} samples, root mean square over the colours: {_ramp()} from 0 to {top:g}.
+It shows where the samples disagree. It is not a calibrated error bar: here the mean's true error is {ratio:.1f} times the
+spread on average (1.1 or less would be honest for exact samples). The captions give both for every picture.</p>"""
+
+
+def _machine(cases: Sequence[Case]) -> str:
+    row = cases[0].row
+    versions = ", ".join(f"{name} {version}" for name, version in row.versions.items())
+    assets = ", ".join(f"{name} {digest[:12]}" for name, digest in row.asset_sha256.items()) or "none"
+    seconds = sum(case.row.seconds for case in cases)
+    return (
+        f"Made in {seconds:.0f} s of sampling on {row.device} with {row.threads} threads in {row.precision}; "
+        f"seeds {row.seeds[0]} to {row.seeds[-1]}; weights {assets}; {versions}."
+    )
+
+
+def _ramp() -> str:
+    colours = heat(torch.linspace(0, 1, 9)[None], 1.0)[0]
+    stops = ",".join(f"rgb({r} {g} {b})" for r, g, b in colours.tolist())
+    return f'<span class="ramp" style="background:linear-gradient(90deg,{stops})" role="img" aria-label="colour scale"></span>'
+
+
+def _part(name: str) -> str:
+    return (resources.files("app") / name).read_text(encoding="utf-8")
+
+
+def _data_uri(colours: Colours) -> str:
+    return "data:image/webp;base64," + base64.b64encode(webp(colours)).decode()

@@ -1,0 +1,156 @@
+"""Frozen descriptions: the pydantic base, display hints, capabilities, sources and the reading of tagged unions."""
+
+import hashlib
+import types
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from operators.errors import AssetCorrupt, ReadError
+
+
+class Spec(BaseModel):
+    """Immutable, JSON-round-trippable description. Unknown keys, NaN and infinity are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Ui:
+    """Display hint for one field, carried in its `Annotated` metadata.
+
+    Attributes:
+        unit: shown after the label, for example "px".
+        scale: how a slider moves.
+        advanced: whether the field hides in a closed group.
+    """
+
+    unit: str = ""
+    scale: Literal["linear", "log"] = "linear"
+    advanced: bool = False
+
+
+class Need(StrEnum):
+    """A capability that methods need and that operators or models offer."""
+
+    LINEAR = "linear"
+    GRADIENT = "gradient"
+    PROX = "prox"
+    SPECTRUM = "spectrum"
+    DENOISER = "denoiser"
+    VJP = "vjp"
+    CODEC = "codec"
+    TEXT = "text"
+    BRIDGE = "bridge"
+
+    @property
+    def sentence(self) -> str:
+        """What is missing when this need is not met, as a sentence for the user."""
+        return _SENTENCES[self]
+
+
+_SENTENCES: dict[Need, str] = {
+    Need.LINEAR: "The method needs a linear measurement (one with an adjoint), such as blur, inpainting or MRI.",
+    Need.GRADIENT: "The method needs a measurement that can be differentiated with respect to the image.",
+    Need.PROX: "The method needs a measurement with a proximal step, that is a regularised least-squares solve.",
+    Need.SPECTRUM: "The method needs a measurement with known singular values, such as inpainting or circular blur.",
+    Need.DENOISER: "The method needs a prior that denoises, such as the asset 'photo'.",
+    Need.VJP: "The method needs a model that can be differentiated (back-propagated through).",
+    Need.CODEC: "The method needs a latent model, that is one with an encoder and a decoder.",
+    Need.TEXT: "The method needs a model conditioned on text.",
+    Need.BRIDGE: "The method needs a bridge model, that is one trained on pairs of degraded and clean images.",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a piece of mathematics comes from.
+
+    Attributes:
+        paper: authors and year, for example "Chung et al. 2023".
+        equation: the equation, algorithm or section, for example "Algorithm 1".
+        arxiv: arXiv identifier or DOI.
+        code: official code, "owner/name path @commit".
+        licence: licence of that code.
+    """
+
+    paper: str
+    equation: str = ""
+    arxiv: str = ""
+    code: str = ""
+    licence: str = ""
+
+
+class DataRef(Spec):
+    """A file of the user's, such as a mask or a blur kernel, named by path and pinned by checksum.
+
+    A relative path is read from the folder given to `read_bytes`, so that a recipe can travel with its files.
+    """
+
+    path: Annotated[str, Field(min_length=1, description="File, absolute or relative to the recipe's folder.")]
+    sha256: Annotated[
+        str | None, Field(pattern=r"^[0-9a-f]{64}$", description="Checksum of the file in hex."), Ui(advanced=True)
+    ] = None
+
+    def resolve(self, base: Path) -> Path:
+        """The file's path, read from folder `base` when it is relative."""
+        return base / self.path
+
+    def read_bytes(self, base: Path = Path()) -> bytes:
+        """The file's contents, after the checksum (when given) has been verified.
+
+        Raises:
+            ReadError: the file cannot be read.
+            AssetCorrupt: the contents do not have the recorded checksum.
+        """
+        path = self.resolve(base)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ReadError(
+                f"Expected a readable file at {path}, got '{error.strerror or error}'; check the path in the recipe."
+            ) from error
+        found = hashlib.sha256(content).hexdigest()
+        if self.sha256 is not None and found != self.sha256:
+            raise AssetCorrupt(
+                f"Expected {path} to have SHA-256 {self.sha256[:12]}…, got {found[:12]}…; "
+                "restore the original file or update the recipe."
+            )
+        return content
+
+
+def kinds(union: Any) -> dict[str, type[Spec]]:
+    """The members of a discriminated union by their `kind` tag, in the order in which they are written.
+
+    Args:
+        union: `Annotated[A | B, Field(discriminator="kind")]`, a bare union, or one Spec class.
+
+    Raises:
+        TypeError: a member is not a Spec with a literal `kind`, or two members share a tag.
+    """
+    found: dict[str, type[Spec]] = {}
+    for member in _members(union):
+        field = member.model_fields.get("kind")
+        tags = get_args(field.annotation) if field is not None and get_origin(field.annotation) is Literal else ()
+        if len(tags) != 1:
+            raise TypeError(f"Expected {member.__name__} to have a field `kind: Literal[...]` with one tag.")
+        if tags[0] in found:
+            raise TypeError(
+                f"Expected distinct tags, got '{tags[0]}' on {found[tags[0]].__name__} and {member.__name__}."
+            )
+        found[tags[0]] = member
+    return found
+
+
+def _members(union: Any) -> list[type[Spec]]:
+    origin = get_origin(union)
+    if origin is Annotated:
+        return _members(get_args(union)[0])
+    if origin is Union or origin is types.UnionType:
+        return [member for part in get_args(union) for member in _members(part)]
+    if isinstance(union, type) and issubclass(union, Spec):
+        return [union]
+    raise TypeError(f"Expected a Spec class or a union of them, got {union!r}.")

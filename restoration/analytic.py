@@ -1,0 +1,90 @@
+"""Priors with a closed-form denoiser: the oracles of the tests, and an honest prior where no trained one fits."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from restoration.prior import Denoiser
+
+
+class GaussianPrior(Denoiser):
+    """Independent Gaussian components N(mean, variance): D = (variance x + sigma² mean) / (variance + sigma²).
+
+    Shapes: mean and variance broadcast against `shape`.
+    """
+
+    def __init__(self, mean: Tensor, variance: Tensor, shape: tuple[int | None, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("variance", variance)
+        self.shape, self.sigma_range = shape, (0.0, math.inf)
+
+    mean: Tensor
+    variance: Tensor
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        noise = sigma.view(-1, *[1] * (x.ndim - 1)) ** 2
+        return (self.variance * x + noise * self.mean) / (self.variance + noise)
+
+
+class MixturePrior(Denoiser):
+    """A mixture of isotropic Gaussians: sum_k weights_k N(means_k, std_k² I).
+
+    Shapes: weights (K,), means (K, *shape), std (K,).
+    """
+
+    def __init__(self, weights: Tensor, means: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weights", weights / weights.sum())
+        self.register_buffer("means", means)
+        self.register_buffer("std", std)
+        self.shape, self.sigma_range = tuple(means.shape[1:]), (0.0, math.inf)
+
+    weights: Tensor
+    means: Tensor
+    std: Tensor
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        total = self.std**2 + sigma[:, None] ** 2  # (B, K): variance of x under each component
+        gap = x[:, None] - self.means  # (B, K, *shape)
+        squared = gap.flatten(2).square().sum(-1)
+        n = self.means[0].numel()
+        logits = self.weights.log() - 0.5 * squared / total - 0.5 * n * total.log()
+        shares = torch.softmax(logits, dim=1)
+        # Within a component: mean_k + std² / (std² + sigma²) (x - mean_k).
+        shrink = (self.std**2 / total).view(*shares.shape, *[1] * (x.ndim - 1))
+        estimates = self.means + shrink * gap
+        return (shares.view(shrink.shape) * estimates).sum(1)
+
+
+class PowerLawPrior(Denoiser):
+    """A stationary Gaussian whose spectrum falls as 1/f^(2 exponent), the oldest model of photographs; any image size.
+
+    The spectrum is scaled so that a pixel has standard deviation `std` about `mean`. Boundary: periodic.
+    Source: Field 1987 (natural images have exponent near 1).
+    """
+
+    def __init__(self, mean: float = 0.5, std: float = 0.25, exponent: float = 1.0, channels: int = 3) -> None:
+        super().__init__()
+        self.level, self.std, self.exponent = mean, std, exponent
+        self.shape, self.sigma_range = (channels, None, None), (0.0, math.inf)
+
+    def spectrum(self, height: int, width: int, like: Tensor) -> Tensor:
+        """Variance of each Fourier coefficient (orthonormal transform), (height, width // 2 + 1)."""
+        fy = torch.fft.fftfreq(height, dtype=like.dtype, device=like.device)[:, None]
+        fx = torch.fft.rfftfreq(width, dtype=like.dtype, device=like.device)
+        fullx = torch.fft.fftfreq(width, dtype=like.dtype, device=like.device)
+        lowest = 1 / max(height, width)
+
+        def power(squared: Tensor) -> Tensor:
+            return (squared + lowest**2) ** -self.exponent
+
+        total = power(fy**2 + fullx**2).mean()
+        return self.std**2 * power(fy**2 + fx**2) / total
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        variance = self.spectrum(*x.shape[-2:], like=x)
+        shrink = variance / (variance + sigma.view(-1, 1, 1, 1) ** 2)
+        centred = torch.fft.rfft2(x - self.level, norm="ortho")
+        return self.level + torch.fft.irfft2(shrink * centred, s=x.shape[-2:], norm="ortho")

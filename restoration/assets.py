@@ -1,0 +1,116 @@
+"""Weights and pictures that ship with the package: a card each, found by name, checked by hash."""
+
+import hashlib
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from operators.errors import AssetCorrupt, AssetMissing, RecipeError
+from operators.spec import Spec
+from restoration.convert import EDM
+from restoration.nets.unet import ResidualUNet
+from restoration.prior import Denoiser, Padded, Precision, Tiled, UnitRange, resolve_precision
+
+
+class ResidualUNetSpec(Spec):
+    """Architecture of `restoration.nets.unet.ResidualUNet` under EDM preconditioning."""
+
+    kind: Literal["residual-unet"] = "residual-unet"
+    channels: tuple[int, ...]
+    blocks: int
+    embedding: int = 128
+    image_channels: int = 3
+    sigma_data: float = 0.5
+
+    def build(self) -> ResidualUNet:
+        """The network with fresh weights."""
+        return ResidualUNet(self.channels, self.blocks, self.embedding, self.image_channels)
+
+
+class AssetCard(Spec):
+    """What is known of a file before a byte of it is loaded."""
+
+    name: str
+    role: Literal["prior", "image"]
+    title: str
+    file: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    bytes: int
+    licence: str
+    source: str
+    net: ResidualUNetSpec | None = None
+    value_range: tuple[float, float] = (0.0, 1.0)
+    sigma_range: tuple[float, float] | None = None
+    training: dict[str, str] = {}
+    quality: dict[str, str] = {}
+
+
+class AssetStore:
+    """The assets of a folder that holds `manifest.toml`; the package's own by default. Nothing is ever downloaded."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or Path(str(resources.files("assets")))
+        manifest = self.folder / "manifest.toml"
+        try:
+            entries = tomllib.loads(manifest.read_text()).get("asset", [])
+            cards = [AssetCard.model_validate(e) for e in entries]
+        except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
+            first = str(error).splitlines()[0]
+            raise AssetCorrupt(f"Expected a readable manifest of assets at {manifest}, got: {first}; reinstall.") from error
+        self.cards = {card.name: card for card in cards}
+
+    def card(self, name: str, role: str) -> AssetCard:
+        """The card of an asset in a role, or a sentence that lists the names there are."""
+        card = self.cards.get(name)
+        if card is None or card.role != role:
+            known = sorted(c.name for c in self.cards.values() if c.role == role)
+            raise AssetMissing(f"Expected the name of a {role} asset out of {known}, got '{name}'; choose one of them.")
+        return card
+
+    def resolve(self, card: AssetCard) -> Path:
+        """The asset's file, its hash checked."""
+        path = self.folder / card.file
+        if not path.is_file():
+            raise AssetMissing(f"Expected the asset '{card.name}' at {path}, found no file; reinstall the package.")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if digest != card.sha256:
+            raise AssetCorrupt(
+                f"Expected {path.name} with sha256 {card.sha256[:12]}, got {digest[:12]}; the file is damaged, reinstall it."
+            )
+        return path
+
+    def picture(self, name: str) -> Path:
+        """The file of a bundled picture."""
+        return self.resolve(self.card(name, "image"))
+
+
+def load_state(net: nn.Module, path: Path) -> None:
+    """Load weights strictly: every name and shape must match."""
+    try:
+        state = load_file(path)
+        net.load_state_dict({k: v.float() for k, v in state.items()}, strict=True)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise AssetCorrupt(f"Expected weights for this network in {path}, got: {reason}; use an undamaged file.") from error
+
+
+def load_denoiser(card: AssetCard, path: Path, device: torch.device, precision: Precision) -> Denoiser:
+    """A trained prior in unit range, for any image size; the network in the asked-for precision."""
+    if card.net is None or card.sigma_range is None:
+        raise RecipeError(f"Expected a card with a network and its range of noise, got '{card.name}' without; fix the card.")
+    net = card.net.build()
+    load_state(net, path)
+    net.requires_grad_(requires_grad=False).eval()
+    shape = (card.net.image_channels, None, None)
+    inner = EDM(net, shape, card.sigma_range, card.net.sigma_data, resolve_precision(precision, device))
+    denoiser: Denoiser = Tiled(Padded(inner, net.multiple), step_of=net.multiple)
+    if card.value_range == (-1.0, 1.0):
+        denoiser = UnitRange(denoiser)
+    return denoiser.to(device)

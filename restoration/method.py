@@ -1,0 +1,40 @@
+"""The protocol of every method: a frozen value whose `run` yields steps."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from operators.likelihood import Likelihood
+from operators.rng import Rng
+from operators.spec import Need, Source, Spec
+from restoration.prior import Prior
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where a run is: `index` of `total` (from 1), noise level of x after the step, iterate and clean estimate.
+
+    Shapes: x and x0 (B, *shape), in the prior's space. At the end sigma is 0 and x0 is the result.
+    """
+
+    index: int
+    total: int
+    sigma: float
+    x: Tensor
+    x0: Tensor
+
+
+class Method(Spec, ABC):
+    """A sampler or restorer. State lives in local variables of `run`; whoever consumes the steps owns the loop."""
+
+    title: ClassVar[str]
+    source: ClassVar[Source]
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    @abstractmethod
+    def run(self, prior: Prior | None, likelihood: Likelihood, rng: Rng) -> Iterator[Step]:
+        """Yield a step per outer iteration; sample k uses stream k of `rng` alone. `prior` is None only for methods
+        that do not need a denoiser."""

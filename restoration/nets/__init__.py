@@ -1,0 +1,1 @@
+"""Network architectures, one file each; tensors keep the names their weight files use."""

@@ -1,0 +1,191 @@
+"""From a recipe and a picture to a result."""
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from operators.base import Operator, Shape
+from operators.errors import Diverged, NeedError, RecipeError, ShapeError
+from operators.likelihood import Likelihood
+from operators.rng import Rng
+from restoration.assets import AssetStore
+from restoration.method import Step
+from restoration.metrics import psnr, ssim
+from restoration.prior import Cost, Denoiser, Precision, Prior, resolve_precision
+from restoration.recipe import Recipe
+from restoration.result import Measurement, Report, Result
+
+# Pixels of all samples that one network call takes: more gains nothing on two cores and costs memory.
+PIXELS_PER_CALL = 1_200_000
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A step and how far the whole run is, over all groups of samples."""
+
+    step: Step
+    done: int
+    total: int
+
+
+class Pipeline:
+    """The heavy things, made once: the prior on its device. Frozen after `load`.
+
+    Use:
+        pipeline = Pipeline.load(recipe, AssetStore())
+        result = pipeline.run(pipeline.simulate(truth))
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        denoiser: Denoiser | None,
+        device: torch.device,
+        precision: str,
+        base: Path,
+        asset_hashes: dict[str, str],
+    ) -> None:
+        self.recipe, self.denoiser, self.device = recipe, denoiser, device
+        self.precision, self.base, self.asset_hashes = precision, base, asset_hashes
+
+    @classmethod
+    def load(
+        cls,
+        recipe: Recipe,
+        store: AssetStore | None = None,
+        device: torch.device | str = "cpu",
+        precision: Precision = "auto",
+        base: Path = Path(),
+    ) -> "Pipeline":
+        """Check the recipe and load its prior; `base` is the folder that relative paths in the recipe refer to."""
+        store, device = store or AssetStore(), torch.device(device)
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise RecipeError("Expected a CUDA device for --device cuda, found none; use --device cpu.")
+        if problems := recipe.problems(store):
+            raise NeedError(" ".join(problems))
+        denoiser = recipe.model.load(store, device, precision)
+        hashes = recipe.model.asset_hashes(store)
+        return cls(recipe, denoiser, device, resolve_precision(precision, device), base, hashes)
+
+    def simulate(self, truth: Tensor, seed: int = 0) -> Measurement:
+        """y = A x + n from a clean image (C, H, W) in unit range; the image is cropped to what the operator takes."""
+        truth, notes = self._colour(truth.to(self.device))
+        shape = self.recipe.operator.usable_shape(tuple(truth.shape))
+        if shape != tuple(truth.shape):
+            height, width = shape[-2:]
+            notes.append(f"cropped from {truth.shape[-2]}x{truth.shape[-1]} to {height}x{width}, as the operator needs")
+            truth = truth[..., :height, :width]
+        operator = self._operator(shape)
+        with torch.no_grad():
+            clean = operator(truth[None])
+            y = self.recipe.noise.sample(clean, Rng([seed], device=self.device).child("measurement"))
+        return Measurement(Likelihood(operator, self.recipe.noise, y), truth, tuple(notes))
+
+    def observe(self, picture: Tensor) -> Measurement:
+        """A picture of the measurement (C, h, w): the blurred, small or damaged photograph itself."""
+        picture, notes = self._colour(picture.to(self.device))
+        operator = self._operator(self.recipe.operator.image_shape(tuple(picture.shape)))
+        y = operator.data_from_image(picture[None])
+        return Measurement(Likelihood(operator, self.recipe.noise, y), None, tuple(notes))
+
+    def _operator(self, shape: Shape) -> Operator:
+        return self.recipe.operator.build(shape, self.base).to(self.device)
+
+    def _colour(self, picture: Tensor) -> tuple[Tensor, list[str]]:
+        wanted = 3 if self.denoiser is None else self.denoiser.shape[0]
+        if picture.shape[0] == 1 and wanted == 3:
+            return picture.expand(3, -1, -1), ["grey picture taken as three equal channels"]
+        if wanted is not None and picture.shape[0] != wanted:
+            raise ShapeError(f"Expected a picture of {wanted} channels for this prior, got {picture.shape[0]}; convert it.")
+        return picture, []
+
+    def groups(self, measurement: Measurement) -> list[tuple[int, ...]]:
+        """The seeds in groups that one network call takes together."""
+        pixels = measurement.likelihood.operator.in_shape[-2] * measurement.likelihood.operator.in_shape[-1]
+        size = max(1, PIXELS_PER_CALL // pixels)
+        seeds = self.recipe.seeds
+        return [seeds[i : i + size] for i in range(0, len(seeds), size)]
+
+    def steps(self, measurement: Measurement, seeds: tuple[int, ...], cost: Cost | None = None) -> Iterator[Step]:
+        """The method's own steps for some seeds, billed to `cost`; numbers that are not finite end the run."""
+        prior = None if self.denoiser is None else Prior(self.denoiser, cost or Cost())
+        for step in self.recipe.method.run(prior, measurement.likelihood, Rng(seeds, device=self.device)):
+            if not bool(torch.isfinite(step.x0).all()):
+                raise Diverged(step.index, "the clean estimate")
+            yield step
+
+    def run(
+        self,
+        measurement: Measurement,
+        watch: Callable[[Progress], None] | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> Result:
+        """All samples. `watch` sees every step; when `stop` says so, what there is becomes a partial result.
+
+        A partial result holds the samples that are done and the clean estimates of the group that was under way.
+        """
+        began, cost = time.perf_counter(), Cost()
+        samples: list[Tensor] = []
+        interrupted = False
+        groups = self.groups(measurement)
+        for number, seeds in enumerate(groups):
+            last: Step | None = None
+            with closing(self.steps(measurement, seeds, cost)) as steps:
+                for last in steps:
+                    if watch is not None:
+                        watch(Progress(last, number * last.total + last.index, len(groups) * last.total))
+                    if stop is not None and stop() and (last.index < last.total or number + 1 < len(groups)):
+                        interrupted = True
+                        break
+            if last is None:
+                raise NeedError(f"Expected at least one step from {type(self.recipe.method).__name__}, got none.")
+            samples.append(last.x0)
+            if interrupted:
+                break
+        done = torch.cat(samples)
+        report = self._report(measurement, done, cost, time.perf_counter() - began, complete=not interrupted)
+        return Result(done, measurement, self.recipe, report)
+
+    def _report(
+        self, measurement: Measurement, samples: Tensor, cost: Cost, seconds: float, *, complete: bool
+    ) -> Report:
+        likelihood, truth, n = measurement.likelihood, measurement.truth, len(samples)
+        mean = samples.mean(0)
+        with torch.no_grad():
+            residuals = torch.cat([likelihood.residual_sigma(s[None]) for s in samples])
+            residual_mean = float(likelihood.residual_sigma(mean[None]))
+        return Report(
+            complete=complete,
+            psnr=None if truth is None else psnr(truth, mean),
+            ssim=None if truth is None else ssim(truth, mean),
+            psnr_samples=None if truth is None else tuple(psnr(truth, s) for s in samples),
+            ssim_samples=None if truth is None else tuple(ssim(truth, s) for s in samples),
+            residual_sigma=float(residuals.mean()),
+            residual_sigma_samples=tuple(residuals.tolist()),
+            residual_sigma_mean=residual_mean,
+            nfe=round(cost.denoised / n, 2),
+            vjps=round(cost.pulled_back / n, 2),
+            seconds=round(seconds, 4),
+            network_seconds=round(cost.seconds, 4),
+            samples=n,
+            seeds=self.recipe.seeds[:n],
+            device=str(self.device) if self.device.type == "cpu" else torch.cuda.get_device_name(self.device),
+            precision=self.precision,
+            threads=torch.get_num_threads(),
+            recipe_digest=self.recipe.digest,
+            asset_sha256=self.asset_hashes,
+            versions={"python": platform.python_version(), "torch": torch.__version__, "preimage": version("preimage")},
+            notes=measurement.notes,
+        )
+
+
+def with_seeds(recipe: Recipe, seeds: tuple[int, ...]) -> Recipe:
+    """The same recipe for other samples."""
+    return Recipe.model_validate({**recipe.model_dump(), "seeds": seeds})

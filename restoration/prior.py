@@ -1,0 +1,184 @@
+"""Priors: denoisers D(x, sigma) = E[x0 | x0 + sigma n = x], and the wrappers that adapt them."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import product
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from operators.errors import ShapeError
+from operators.spec import Need
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def resolve_precision(wanted: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
+    """What "auto" means on a device: bf16 on CUDA and on CPUs with AMX tiles or AVX-512 bf16, else fp32.
+
+    Emulated bf16 is several times slower than fp32, so a CPU without the instructions stays in fp32.
+    """
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        return "bf16"
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return "bf16" if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") else "fp32"
+
+
+class Denoiser(nn.Module, ABC):
+    """Posterior mean of the clean image under white Gaussian noise.
+
+    Shapes: x (B, *shape), sigma (B,) → (B, *shape), float32 or float64 as x.   Units: unit range, sigma too.
+    `shape` has None where any size will do; `sigma_range` is the range the denoiser was made for.
+    """
+
+    shape: tuple[int | None, ...]
+    sigma_range: tuple[float, float]
+    offers: ClassVar[frozenset[Need]] = frozenset({Need.DENOISER, Need.VJP})
+
+    @abstractmethod
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """D(x, sigma)."""
+
+
+@dataclass
+class Cost:
+    """What a run asked of the network: images denoised, images pulled back, and the seconds spent on both."""
+
+    denoised: int = 0
+    pulled_back: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What a method is given: a denoiser and its vector-Jacobian product. `cost` is the bill, never read by a method."""
+
+    denoiser: Denoiser
+    cost: Cost = field(default_factory=Cost, compare=False)
+
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """The clean estimate of x (B, *shape) at noise level sigma (a number, or one per sample); no graph is kept."""
+        with self._billed(x), torch.no_grad():
+            self.cost.denoised += len(x)
+            return self.denoiser(x, self._levels(x, sigma))
+
+    def denoise_vjp(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The clean estimate and v ↦ Jᵀ v with J = dD/dx, both (B, *shape); the pullback may be used once."""
+        with self._billed(x), torch.enable_grad():
+            self.cost.denoised += len(x)
+            leaf = x.detach().requires_grad_()
+            estimate = self.denoiser(leaf, self._levels(x, sigma))
+
+        def pullback(v: Tensor) -> Tensor:
+            with self._billed(x):
+                self.cost.pulled_back += len(x)
+                return torch.autograd.grad(estimate, leaf, v)[0]
+
+        return estimate.detach(), pullback
+
+    @contextmanager
+    def _billed(self, x: Tensor) -> Iterator[None]:
+        # A GPU runs behind the clock: both ends wait for it.
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)
+        began = time.perf_counter()
+        yield
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)
+        self.cost.seconds += time.perf_counter() - began
+
+    @staticmethod
+    def _levels(x: Tensor, sigma: float | Tensor) -> Tensor:
+        if isinstance(sigma, Tensor):
+            return sigma.to(x).expand(len(x))
+        return torch.full((len(x),), sigma, dtype=x.dtype, device=x.device)
+
+
+class UnitRange(Denoiser):
+    """A denoiser of [-1, 1] images seen in unit range: x ↦ 2x - 1, sigma ↦ 2 sigma."""
+
+    def __init__(self, inner: Denoiser) -> None:
+        super().__init__()
+        self.inner = inner
+        self.shape = inner.shape
+        self.sigma_range = (inner.sigma_range[0] / 2, inner.sigma_range[1] / 2)
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return (self.inner(2 * x - 1, 2 * sigma) + 1) / 2
+
+
+class Padded(Denoiser):
+    """Pads height and width up to a multiple by mirroring and crops the result, for networks that halve their input."""
+
+    def __init__(self, inner: Denoiser, multiple: int) -> None:
+        super().__init__()
+        self.inner, self.multiple = inner, multiple
+        self.shape, self.sigma_range = inner.shape, inner.sigma_range
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        down, right = -height % self.multiple, -width % self.multiple
+        if not down and not right:
+            return self.inner(x, sigma)
+        if down >= height or right >= width:
+            raise ShapeError(
+                f"Expected an image of at least {self.multiple // 2 + 1} pixels a side, got {height}x{width}; "
+                "this prior cannot take so small a picture."
+            )
+        padded = F.pad(x, (0, right, 0, down), mode="reflect")
+        return self.inner(padded, sigma)[..., :height, :width]
+
+
+class Tiled(Denoiser):
+    """Large images by overlapping tiles, blended without seams.
+
+    Each tile of `tile` pixels a side gives its outer `halo` no weight (except at the picture's own border) and fades
+    in over the next `blend` pixels. With a halo as wide as the denoiser's reach the result equals the untiled one.
+    Tiles start at multiples of `step_of`, so that a network that halves its input sees the same grid everywhere.
+    """
+
+    def __init__(self, inner: Denoiser, tile: int = 768, halo: int = 64, blend: int = 32, step_of: int = 8) -> None:
+        super().__init__()
+        if tile <= 2 * (halo + blend) or tile % step_of:
+            raise ShapeError(
+                f"Expected a tile wider than {2 * (halo + blend)} (twice halo + blend) and a multiple of {step_of}, "
+                f"got {tile}; use a larger tile."
+            )
+        self.inner, self.tile, self.halo, self.blend, self.step_of = inner, tile, halo, blend, step_of
+        self.shape, self.sigma_range = inner.shape, inner.sigma_range
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        if height <= self.tile and width <= self.tile:
+            return self.inner(x, sigma)
+        total, weight = torch.zeros_like(x), x.new_zeros(height, width)
+        for top, left in product(self._starts(height), self._starts(width)):
+            rows, columns = slice(top, min(top + self.tile, height)), slice(left, min(left + self.tile, width))
+            window = self._window(rows, height, x)[:, None] * self._window(columns, width, x)
+            total[..., rows, columns] += window * self.inner(x[..., rows, columns], sigma)
+            weight[rows, columns] += window
+        return total / weight
+
+    def _starts(self, extent: int) -> list[int]:
+        if extent <= self.tile:
+            return [0]
+        stride = (self.tile - 2 * self.halo - self.blend) // self.step_of * self.step_of
+        starts = list(range(0, extent - self.tile, stride))
+        last = (extent - self.tile + self.step_of - 1) // self.step_of * self.step_of
+        return [*starts, last]
+
+    def _window(self, span: slice, extent: int, like: Tensor) -> Tensor:
+        position = torch.arange(span.start, span.stop, dtype=like.dtype, device=like.device)
+        window = torch.ones_like(position)
+        if span.start > 0:
+            window = window * ((position - span.start - self.halo + 0.5) / self.blend).clamp(0, 1)
+        if span.stop < extent:
+            window = window * ((span.stop - self.halo - position - 0.5) / self.blend).clamp(0, 1)
+        return window

@@ -1,0 +1,157 @@
+"""The JSON of a run."""
+
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, ValidationError
+
+from operators import AnyNoise, AnyOperator
+from operators.errors import AssetMissing, ReadError, RecipeError
+from operators.noise import Gaussian
+from operators.spec import Need, Spec, Ui
+from restoration.analytic import PowerLawPrior
+from restoration.assets import AssetStore, load_denoiser
+from restoration.methods.daps import DAPS
+from restoration.methods.diffpir import DiffPIR
+from restoration.methods.direct import Direct, OpenCVInpaint
+from restoration.methods.dps import DPS
+from restoration.methods.tv import TV
+from restoration.methods.wiener import Wiener
+from restoration.prior import Denoiser, Precision
+
+AnyMethod = Annotated[DiffPIR | DAPS | DPS | Wiener | TV | OpenCVInpaint | Direct, Field(discriminator="kind")]
+
+
+class TrainedPrior(Spec):
+    """A prior that ships with the package, by name."""
+
+    kind: Literal["trained"] = "trained"
+    name: Annotated[str, Field(description="Name of the asset.")] = "photo"
+    offers: ClassVar[frozenset[Need]] = Denoiser.offers
+
+    def load(self, store: AssetStore, device: torch.device, precision: Precision) -> Denoiser:
+        """Read and check the weights."""
+        card = store.card(self.name, "prior")
+        return load_denoiser(card, store.resolve(card), device, precision)
+
+    def asset_hashes(self, store: AssetStore) -> dict[str, str]:
+        """Name and sha256 of what is loaded."""
+        return {self.name: store.card(self.name, "prior").sha256}
+
+
+class PowerLaw(Spec):
+    """A stationary Gaussian with a 1/f spectrum: closed form, no weights."""
+
+    kind: Literal["power-law"] = "power-law"
+    std: Annotated[float, Field(gt=0, le=10, description="Standard deviation of a pixel."), Ui(unit="unit range")] = 0.25
+    exponent: Annotated[float, Field(gt=0, le=4, description="Amplitude falls as 1/f^exponent.")] = 1.2
+    offers: ClassVar[frozenset[Need]] = Denoiser.offers
+
+    def load(self, store: AssetStore, device: torch.device, precision: Precision) -> Denoiser:
+        """The closed form; always in the state's own precision."""
+        return PowerLawPrior(0.5, self.std, self.exponent).to(device)
+
+    def asset_hashes(self, store: AssetStore) -> dict[str, str]:
+        """Nothing is loaded."""
+        return {}
+
+
+class NoPrior(Spec):
+    """For classical methods, which bring their own assumptions."""
+
+    kind: Literal["none"] = "none"
+    offers: ClassVar[frozenset[Need]] = frozenset()
+
+    def load(self, store: AssetStore, device: torch.device, precision: Precision) -> None:
+        """Nothing."""
+
+    def asset_hashes(self, store: AssetStore) -> dict[str, str]:
+        """Nothing is loaded."""
+        return {}
+
+
+AnyModel = Annotated[TrainedPrior | PowerLaw | NoPrior, Field(discriminator="kind")]
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Recipe(Spec):
+    """Everything that decides a result, except the input: operator, noise, model, method and one seed per sample."""
+
+    version: Literal[1] = 1
+    title: Annotated[str, Field(description="A few words for people; not part of the digest.")] = ""
+    reference: Annotated[str, Field(description="Paper whose setting this follows; not part of the digest.")] = ""
+    operator: AnyOperator
+    noise: AnyNoise = Gaussian(sigma=0.025)
+    model: AnyModel = TrainedPrior()
+    method: AnyMethod = DiffPIR()
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=4096)] = (0,)
+
+    @property
+    def digest(self) -> str:
+        """First 12 hex digits of the sha256 of the canonical JSON, title and reference left out."""
+        values = self.model_dump(mode="json", exclude={"title", "reference"})
+        return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
+
+    def problems(self, store: AssetStore) -> list[str]:
+        """All that is wrong, found before any weight is loaded: missing assets, needs that nothing offers, seeds."""
+        found = []
+        if isinstance(self.model, TrainedPrior):
+            try:
+                store.card(self.model.name, "prior")
+            except AssetMissing as error:
+                found.append(str(error))
+        missing = self.method.needs - self.operator.offers - self.model.offers
+        found += [need.sentence for need in sorted(missing)]
+        if Need.PROX in self.method.needs and not isinstance(self.noise, Gaussian):
+            found.append(f"Expected Gaussian noise for {self.method.title}, got {self.noise.kind}; choose DPS for it.")
+        if len(set(self.seeds)) != len(self.seeds):
+            found.append(f"Expected different seeds, got {list(self.seeds)}; equal seeds give equal samples.")
+        return found
+
+
+def preset_names() -> list[str]:
+    """Names of the recipes that ship with the package."""
+    folder = resources.files("assets") / "recipes"
+    return sorted(p.name.removesuffix(".json") for p in folder.iterdir() if p.name.endswith(".json"))
+
+
+def read_recipe(name: str) -> tuple[Recipe, Path]:
+    """A recipe from a file or the name of a preset, and the folder that its relative paths refer to.
+
+    Raises ReadError where there is neither, RecipeError with the place and the choices where the JSON is wrong.
+    """
+    path = Path(name)
+    if path.suffix == ".json" or path.is_file():
+        try:
+            text, base = path.read_text(encoding="utf-8"), path.parent
+        except (OSError, UnicodeDecodeError) as error:
+            raise ReadError(f"Expected a recipe (JSON) at {path}, got: {_reason(error)}; check the path.") from error
+    elif name in preset_names():
+        text, base = (resources.files("assets") / "recipes" / f"{name}.json").read_text(encoding="utf-8"), Path()
+    else:
+        raise ReadError(
+            f"Expected a recipe file or a preset out of {', '.join(preset_names())}; got '{name}'; choose one of them."
+        )
+    return parse_recipe(text, str(path)), base
+
+
+def parse_recipe(text: str, where: str) -> Recipe:
+    """A recipe from JSON text; one sentence names every field that is wrong."""
+    try:
+        values: Any = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RecipeError(f"Expected JSON in {where}, got: {error}; correct the file.") from error
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(str(p) for p in e['loc']) or 'recipe'}: {e['msg']}" for e in error.errors()[:5])
+        raise RecipeError(f"Expected a valid recipe in {where}, got: {faults}; correct these fields.") from error
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else "not UTF-8 text"

@@ -1,0 +1,276 @@
+"""A resumable training loop for denoisers, bounded by wall-clock time.
+
+Source: loss and preconditioning of Karras et al. 2022 (EDM, arXiv:2206.00364), Table 1 and eq. 8.
+Deviations: the noise levels are a mixture of a log-normal and a log-uniform law; the learning rate follows the share
+of the planned time that is used up, so that a run on a slow machine still ends with its full decay.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from restoration.nets.unet import ResidualUNet
+from restoration.preconditioning import edm
+from restoration.train.data import Crops, centre_crops, load_photos
+from restoration.train.optim import Muon
+
+
+@dataclass(frozen=True)
+class TrainRecipe:
+    """What is trained, on what, for how long. Sigmas are on [-1, 1] data; all times are minutes of wall clock."""
+
+    name: str
+    channels: tuple[int, ...] = (48, 96, 144, 192)
+    blocks: int = 2
+    embedding: int = 128
+    sigma_data: float = 0.5
+    sigma_log_mean: float = -1.6
+    sigma_log_std: float = 1.0
+    sigma_uniform: tuple[float, float] = (0.005, 20.0)
+    uniform_share: float = 0.25
+    crop: int = 128
+    batch: int = 8
+    scales: tuple[float, ...] = (1.0, 1.5, 2.0)
+    light_prefix: str = ""
+    light_weight: float = 1.0
+    held_out: tuple[str, ...] = ()
+    optimiser: str = "adamw"
+    learning_rate: float = 6e-4
+    weight_decay: float = 0.0
+    warmup_steps: int = 200
+    flat_share: float = 0.5
+    planned_minutes: float = 60.0
+    ema: float = 0.999
+    clip: float = 1.0
+    seed: int = 0
+    validate_minutes: float = 5.0
+
+    @classmethod
+    def read(cls, path: Path) -> "TrainRecipe":
+        """Read a JSON file; an unknown key or a missing name is an error that says so."""
+        values = json.loads(path.read_text())
+        known = {f.name for f in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"Expected training settings out of {sorted(known)}, got {unknown} in {path}; remove them.")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def learning_rate(recipe: TrainRecipe, step: int, progress: float) -> float:
+    """Warm-up by steps, flat, then a cosine to zero over the rest of the planned time; progress in [0, 1]."""
+    warm = min(1.0, (step + 1) / max(1, recipe.warmup_steps))
+    tail = max(0.0, progress - recipe.flat_share) / max(1e-9, 1 - recipe.flat_share)
+    return recipe.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, tail)))
+
+
+def draw_sigmas(recipe: TrainRecipe, count: int, rng: np.random.Generator) -> Tensor:
+    """(count,) noise levels: log-normal, or with probability `uniform_share` log-uniform, inside the trained range."""
+    low, high = recipe.sigma_uniform
+    normal = np.exp(rng.normal(recipe.sigma_log_mean, recipe.sigma_log_std, count))
+    uniform = np.exp(rng.uniform(math.log(low), math.log(high), count))
+    sigmas = np.where(rng.random(count) < recipe.uniform_share, uniform, np.clip(normal, low, high))
+    return torch.from_numpy(sigmas).float()
+
+
+def denoise(net: nn.Module, x: Tensor, sigma: Tensor, sigma_data: float) -> Tensor:
+    """D(x, sigma) of a raw network; x (B, C, H, W), sigma (B,)."""
+    c_skip, c_out, c_in, c_noise = (c.view(-1, 1, 1, 1) for c in edm(sigma, sigma_data))
+    return c_skip * x + c_out * net(c_in * x, c_noise.flatten()).float()
+
+
+class Validation:
+    """The same crops and the same noise every time.
+
+    Reports PSNR (dB, peak 1 on [0, 1]) at noise 15, 25 and 50 of 255, and the RMS error on [-1, 1] over the range.
+    """
+
+    psnr_levels = (15, 25, 50)
+    rms_levels = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+
+    def __init__(self, images: Tensor, sigma_data: float) -> None:
+        generator = torch.Generator().manual_seed(20260101)
+        self.images = images
+        self.noise = torch.randn(images.shape, generator=generator)
+        self.sigma_data = sigma_data
+
+    @torch.no_grad()
+    def run(self, net: nn.Module, device: torch.device, autocast: contextlib.AbstractContextManager[Any]) -> dict[str, float]:
+        """Quality by level; keys `psnr15` ... and `rms0.01` ..."""
+        report: dict[str, float] = {}
+        for level in self.psnr_levels:
+            report[f"psnr{level}"] = self._mean(net, 2 * level / 255, device, autocast, psnr=True)
+        for sigma in self.rms_levels:
+            report[f"rms{sigma}"] = self._mean(net, sigma, device, autocast, psnr=False)
+        return report
+
+    def _mean(self, net: nn.Module, sigma: float, device: torch.device, autocast: Any, *, psnr: bool) -> float:
+        values = []
+        for images, noise in zip(self.images.split(8), self.noise.split(8), strict=True):
+            x = images.to(device)
+            level = torch.full((len(x),), sigma, device=device)
+            with autocast:
+                estimate = denoise(net, x + sigma * noise.to(device), level, self.sigma_data)
+            errors = (estimate.clamp(-1, 1) - x).square().mean(dim=(1, 2, 3))
+            values.append(10 * (4 / errors).log10() if psnr else errors.sqrt())
+        return float(torch.cat(values).mean())
+
+
+def save_weights(net: nn.Module, path: Path, metadata: dict[str, str]) -> None:
+    """Weights alone: safetensors where that package is, else a .pt state dict beside it. Written whole or not at all."""
+    state = {k: v.detach().float().cpu().contiguous() for k, v in net.state_dict().items()}
+    try:
+        from safetensors.torch import save_file
+    except ImportError:
+        path = path.with_suffix(".pt")
+        torch.save(state, path.with_name(path.name + ".part"))
+    else:
+        save_file(state, path.with_name(path.name + ".part"), metadata=metadata)
+    os.replace(path.with_name(path.name + ".part"), path)
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """A state dict from .safetensors or .pt; never a pickle."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251  (restricted loader)
+
+
+def train(
+    recipe: TrainRecipe,
+    data: Path,
+    out: Path,
+    *,
+    minutes: float,
+    resume: bool = False,
+    init: Path | None = None,
+    device: torch.device | None = None,
+    threads: int | None = None,
+) -> dict[str, float]:
+    """Train until `minutes` are used up or the plan is complete; returns the last validation.
+
+    `out` receives `state.pt` (everything a resumed run needs), `ema.safetensors` (what is shipped) and `log.jsonl`.
+    """
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if threads:
+        torch.set_num_threads(threads)
+    out.mkdir(parents=True, exist_ok=True)
+    state_file = out / "state.pt"
+    if resume and not state_file.is_file():
+        raise FileNotFoundError(f"Expected {state_file} to resume from, found none; start without --resume.")
+    if not resume and state_file.exists():
+        raise FileExistsError(f"Expected no earlier run in {out}, found state.pt; resume it or choose another folder.")
+
+    photos = load_photos(data, recipe.scales, recipe.light_prefix, recipe.light_weight)
+    names = {p.name for p in photos}
+    if missing := sorted(set(recipe.held_out) - names):
+        raise ValueError(f"Expected the held-out photographs in {data}, missing {missing}; give the recipe's data folder.")
+    crops = Crops([p for p in photos if p.name not in recipe.held_out], recipe.crop)
+    held_out = [p for p in photos if p.name in recipe.held_out]
+    validation = Validation(centre_crops(held_out, 192), recipe.sigma_data) if held_out else None
+
+    torch.backends.cudnn.benchmark = True
+    net = ResidualUNet(recipe.channels, recipe.blocks, recipe.embedding)
+    if init is not None:
+        net.load_state_dict({k: v.float() for k, v in load_weights(init).items()})
+    net = net.to(device, memory_format=torch.channels_last)
+    average = ResidualUNet(recipe.channels, recipe.blocks, recipe.embedding)
+    average.load_state_dict(net.state_dict())
+    average = average.to(device, memory_format=torch.channels_last).requires_grad_(False)
+    optimisers = _optimisers(recipe, net)
+    step, used = 0, 0.0
+    if resume:
+        state = torch.load(state_file, map_location=device, weights_only=True)  # noqa: TID251  (restricted loader)
+        net.load_state_dict(state["net"])
+        average.load_state_dict(state["ema"])
+        for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        step, used = int(state["step"]), float(state["seconds"])
+
+    autocast = torch.autocast(device.type, torch.bfloat16)
+    # The generators are seeded by the step they start at: a resumed run draws fresh crops, never the same ones again.
+    rng = np.random.default_rng([recipe.seed, step])
+    generator = torch.Generator(device).manual_seed(recipe.seed * 1_000_003 + step)
+    plan = recipe.planned_minutes * 60
+    began, last_validation, recent, report = time.monotonic(), time.monotonic(), [], {}
+    start_used = used
+
+    def save() -> None:
+        state = {
+            "net": net.state_dict(),
+            "ema": average.state_dict(),
+            "optimisers": [o.state_dict() for o in optimisers],
+            "step": step,
+            "seconds": used,
+        }
+        torch.save(state, out / "state.part")
+        os.replace(out / "state.part", state_file)
+        save_weights(average, out / "ema.safetensors", {"recipe": json.dumps(dataclasses.asdict(recipe)), "steps": str(step)})
+
+    def validate() -> dict[str, float]:
+        figures = {"step": step, "minutes": used / 60, "loss": float(np.mean(recent)) if recent else math.nan}
+        if validation is not None:
+            figures |= validation.run(average, device, autocast)
+        with (out / "log.jsonl").open("a") as log:
+            log.write(json.dumps({k: round(v, 5) for k, v in figures.items()}) + "\n")
+        return figures
+
+    while used - start_used < minutes * 60 and used < plan:
+        rate = learning_rate(recipe, step, used / plan)
+        x = crops.draw(recipe.batch, rng).to(device, memory_format=torch.channels_last, non_blocking=True)
+        sigma = draw_sigmas(recipe, recipe.batch, rng).to(device)
+        noise = torch.randn(x.shape, generator=generator, device=device)
+        c_skip, c_out, c_in, c_noise = (c.view(-1, 1, 1, 1) for c in edm(sigma, recipe.sigma_data))
+        noisy = x + sigma.view(-1, 1, 1, 1) * noise
+        with autocast:
+            prediction = net((c_in * noisy).contiguous(memory_format=torch.channels_last), c_noise.flatten())
+        # In the network's own units EDM's weight is one: the loss is the plain mean square.
+        loss = F.mse_loss(prediction.float(), (x - c_skip * noisy) / c_out)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
+        if not math.isfinite(float(norm)):
+            raise FloatingPointError(f"Expected a finite gradient, got {float(norm)} at step {step}; lower the learning rate.")
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        decay = min(recipe.ema, (step + 1) / (step + 10))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(net.parameters()), 1 - decay)
+        recent = [*recent[-199:], loss.item()]
+        step += 1
+        used = start_used + time.monotonic() - began
+        if time.monotonic() - last_validation > recipe.validate_minutes * 60:
+            report = validate()
+            save()
+            last_validation = time.monotonic()
+    report = validate()
+    save()
+    return report
+
+
+def _optimisers(recipe: TrainRecipe, net: nn.Module) -> list[torch.optim.Optimizer]:
+    if recipe.optimiser == "adamw":
+        return [torch.optim.AdamW(net.parameters(), recipe.learning_rate, (0.9, 0.99), weight_decay=recipe.weight_decay)]
+    if recipe.optimiser == "muon":
+        # Muon for the inner convolutions; the first and last layer, biases and embeddings keep AdamW, as its authors do.
+        inner = [p for n, p in net.named_parameters() if p.ndim == 4 and not n.startswith(("head", "tail"))]
+        chosen = {id(p) for p in inner}
+        rest = [p for p in net.parameters() if id(p) not in chosen]
+        return [
+            Muon(inner, recipe.learning_rate, weight_decay=recipe.weight_decay),
+            torch.optim.AdamW(rest, recipe.learning_rate, (0.9, 0.99), weight_decay=recipe.weight_decay),
+        ]
+    raise ValueError(f"Expected optimiser 'adamw' or 'muon', got {recipe.optimiser!r}; choose one of them.")

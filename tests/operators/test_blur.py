@@ -1,0 +1,193 @@
+"""Blurs against scipy, kernels against published numbers."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.ndimage import correlate, gaussian_filter
+
+from operators import BlurSpec, CircularBlur, Need, Rng, make_blur
+from operators.base import LinearOperator
+from operators.errors import ShapeError
+from operators.kernels import (
+    DiskKernel,
+    GaussianKernel,
+    MotionKernel,
+    disk_kernel,
+    gaussian_kernel,
+    motion_kernel,
+)
+
+SCIPY_MODE = {"circular": "wrap", "reflect": "mirror", "zero": "constant"}
+
+
+@given(
+    height=st.integers(5, 20),
+    width=st.integers(5, 20),
+    rows=st.integers(1, 9),
+    columns=st.integers(1, 9),
+    boundary=st.sampled_from(sorted(SCIPY_MODE)),
+    seed=st.integers(0, 99),
+)
+def test_blur_equals_scipy(height: int, width: int, rows: int, columns: int, boundary: str, seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    kernel = draw.standard_normal((rows, columns))
+    image = draw.standard_normal((2, 3, height, width))
+    expected = np.stack([[correlate(c, kernel, mode=SCIPY_MODE[boundary]) for c in sample] for sample in image])
+    blur = make_blur(torch.from_numpy(kernel), (3, height, width), boundary)  # type: ignore[arg-type]
+    assert np.allclose(blur(torch.from_numpy(image)).numpy(), expected, atol=1e-5)
+
+
+def test_zero_blur_is_conv2d() -> None:
+    kernel = torch.from_numpy(np.random.default_rng(0).random((5, 7)))
+    x = Rng([0], dtype=torch.float64).randn((1, 12, 13))
+    expected = torch.nn.functional.conv2d(x, kernel[None, None], padding=(2, 3))
+    assert torch.allclose(make_blur(kernel, (1, 12, 13), "zero")(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("boundary", sorted(SCIPY_MODE))
+def test_kernel_shifts_the_image_the_documented_way(boundary: str) -> None:
+    kernel = torch.zeros(3, 3, dtype=torch.float64)
+    kernel[1, 2] = 1  # one to the right of the centre: data show the pixel to the right
+    x = torch.arange(30.0).reshape(1, 1, 5, 6)
+    y = make_blur(kernel, (1, 5, 6), boundary)(x)  # type: ignore[arg-type]
+    assert torch.allclose(y[..., :-1], x[..., 1:], atol=1e-5)
+
+
+@pytest.mark.parametrize("boundary", ["circular", "zero"])
+def test_kernel_larger_than_the_image(boundary: str) -> None:
+    draw = np.random.default_rng(1)
+    kernel, image = draw.random((11, 9)), draw.random((5, 4))
+    expected = correlate(image, kernel, mode=SCIPY_MODE[boundary])
+    y = make_blur(torch.from_numpy(kernel), (1, 5, 4), boundary)(torch.from_numpy(image)[None, None])  # type: ignore[arg-type]
+    assert np.allclose(y[0, 0].numpy(), expected, atol=1e-4)
+
+
+def test_mirror_smaller_than_the_kernel_is_refused() -> None:
+    with pytest.raises(ShapeError, match="more than 12x12 pixels, got 10x40"):
+        BlurSpec(boundary="reflect").build((3, 10, 40))
+    with pytest.raises(ShapeError, match="mirrored"):
+        BlurSpec(boundary="reflect").build((3, 1, 1))
+    # zeros around the kernel do not count: 61 pixels, of which 25 are used
+    assert BlurSpec(boundary="reflect").build((3, 13, 13)).in_shape == (3, 13, 13)
+
+
+def test_what_is_no_kernel_is_refused() -> None:
+    with pytest.raises(ShapeError, match="kernel"):
+        make_blur(torch.ones(3), (1, 8, 8))
+    with pytest.raises(ShapeError, match="kernel"):
+        make_blur(torch.ones(3, 3, dtype=torch.long), (1, 8, 8), "zero")
+
+
+def test_only_the_circular_blur_offers_a_spectrum() -> None:
+    assert Need.SPECTRUM in BlurSpec(boundary="circular").offers
+    assert Need.SPECTRUM not in BlurSpec(boundary="reflect").offers
+    assert Need.SPECTRUM not in BlurSpec(boundary="zero").offers
+
+
+def test_blur_where_some_frequencies_do_not_pass() -> None:
+    # the mean of two neighbours removes the highest frequency: pinv must not blow it up
+    blur = make_blur(torch.full((1, 2), 0.5, dtype=torch.float64), (1, 1, 8), "circular")
+    x = torch.tensor([1.0, -1.0] * 4).reshape(1, 1, 1, 8)
+    assert float(blur(x).abs().max()) < 1e-6
+    assert float(blur.pinv(blur(x)).abs().max()) < 1e-5
+    kept = blur.prox(x, torch.zeros(1, 1, 1, 8), 0.1)
+    assert torch.allclose(kept, x, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", [gaussian_kernel(61, 3.0), disk_kernel(11, 4.0)], ids=["gaussian", "disk"])
+@pytest.mark.parametrize("rho", [1e-5, 1e-2, 1.0])
+def test_mirrored_solve_needs_few_iterations(kernel: torch.Tensor, rho: float) -> None:
+    blur = make_blur(kernel, (1, 48, 40), "reflect").double()
+    assert isinstance(blur, LinearOperator)
+    rng = Rng([0, 1], dtype=torch.float64)
+    z, y = rng.randn((1, 48, 40)), rng.randn((1, 48, 40))
+    few, many = blur.prox(z, y, rho, max_iter=12), blur.prox(z, y, rho, tol=1e-12, max_iter=2000)
+    assert float((few - many).norm() / (many - z).norm()) < 1e-2 * min(1.0, rho * 1e3)
+
+
+@pytest.mark.slow
+def test_checks_cost_little() -> None:
+    blur = make_blur(gaussian_kernel(61, 3.0), (3, 256, 256), "circular")
+    assert isinstance(blur, CircularBlur)
+    x, transfer = Rng([0]).randn((3, 256, 256)), blur.transfer
+
+    def seconds(bare: bool) -> float:
+        best = np.inf
+        for _ in range(30):
+            start = time.perf_counter()
+            if bare:
+                torch.fft.irfft2(torch.fft.rfft2(x) * transfer, s=(256, 256))
+            else:
+                blur(x)
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    seconds(False)
+    assert seconds(False) <= 1.3 * seconds(True)
+
+
+def test_gaussian_kernel_is_the_published_one() -> None:
+    kernel = gaussian_kernel(61, 3.0)
+    used = kernel.nonzero()
+    assert used.min(0).values.tolist() == [18, 18]
+    assert used.max(0).values.tolist() == [42, 42]
+    assert len(used) == 25 * 25
+    assert float(kernel.max()) == pytest.approx(0.017685, abs=5e-7)
+    assert float(kernel.sum()) == pytest.approx(1)
+
+
+def test_gaussian_blur_is_scipys_filter() -> None:
+    image = np.random.default_rng(0).random((40, 33))
+    blur = make_blur(gaussian_kernel(25, 2.0), (1, 40, 33), "reflect")
+    expected = gaussian_filter(image, 2.0, mode="mirror", truncate=4.0)
+    assert np.allclose(blur(torch.from_numpy(image)[None, None])[0, 0].numpy(), expected, atol=1e-6)
+
+
+@given(size=st.integers(3, 63), intensity=st.floats(0, 1), seed=st.integers(0, 2**63 - 1))
+def test_motion_kernels(size: int, intensity: float, seed: int) -> None:
+    kernel = motion_kernel(size, intensity, seed)
+    assert kernel.shape == (size, size)
+    assert float(kernel.sum()) == pytest.approx(1)
+    assert float(kernel.min()) >= 0
+    assert torch.equal(kernel, motion_kernel(size, intensity, seed))
+
+
+def test_motion_kernels_differ_by_seed_and_grow_with_intensity() -> None:
+    assert not torch.equal(motion_kernel(31, 0.5, 0), motion_kernel(31, 0.5, 1))
+    places = torch.arange(61.0, dtype=torch.float64) - 30
+
+    def spread(intensity: float) -> float:
+        total = 0.0
+        for seed in range(20):
+            kernel = motion_kernel(61, intensity, seed)
+            total += float((kernel * (places[:, None] ** 2 + places**2)).sum())
+        return total
+
+    # an erratic path curls up; a calm one is a straight streak
+    assert spread(0.1) > spread(1.0) > 0
+
+
+@pytest.mark.parametrize("radius", [0.5, 1.0, 2.3, 7.5])
+def test_disk_kernel(radius: float) -> None:
+    kernel = disk_kernel(17, radius)
+    assert float(kernel.sum()) == pytest.approx(1)
+    assert torch.allclose(kernel, kernel.T)
+    assert torch.allclose(kernel, kernel.flip(0))
+    if radius > 1:
+        # a pixel well inside weighs one over the disk's area
+        assert float(kernel[8, 8]) == pytest.approx(1 / (np.pi * radius**2), rel=0.02)
+
+
+def test_disk_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ShapeError, match="enlarge"):
+        DiskKernel(size=9, radius=6).build()
+
+
+def test_kernel_descriptions_build_their_functions() -> None:
+    assert torch.equal(GaussianKernel(size=9, std=1).build(), gaussian_kernel(9, 1))
+    assert torch.equal(MotionKernel(size=9, seed=4).build(), motion_kernel(9, 0.5, 4))
+    assert torch.equal(DiskKernel(size=9, radius=2).build(), disk_kernel(9, 2))

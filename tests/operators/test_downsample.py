@@ -1,0 +1,103 @@
+"""Reduction against direct sums, torch and opencv."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn.functional import avg_pool2d, interpolate
+
+from operators import Downsample, DownsampleSpec, Rng
+from operators.downsample import reduction_matrix
+from operators.errors import ShapeError
+
+
+def direct(samples: np.ndarray, factor: int) -> np.ndarray:
+    """Anti-aliased bicubic reduction of a line, written as slowly and plainly as possible."""
+
+    def cubic(t: float) -> float:
+        t = abs(t)
+        if t <= 1:
+            return 1.5 * t**3 - 2.5 * t**2 + 1
+        return -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2 if t < 2 else 0.0
+
+    def mirrored(j: int) -> int:
+        while not 0 <= j < len(samples):
+            j = -1 - j if j < 0 else 2 * len(samples) - 1 - j
+        return j
+
+    out = []
+    for i in range(len(samples) // factor):
+        centre = factor * i + (factor - 1) / 2
+        total = weight = 0.0
+        for j in range(int(centre) - 3 * factor, int(centre) + 3 * factor + 1):
+            w = cubic((centre - j) / factor)
+            weight += w
+            total += w * samples[mirrored(j)]
+        out.append(total / weight)
+    return np.array(out)
+
+
+@given(factor=st.integers(2, 8), count=st.integers(1, 6), seed=st.integers(0, 99))
+def test_bicubic_equals_the_direct_sum(factor: int, count: int, seed: int) -> None:
+    samples = np.random.default_rng(seed).random(factor * count)
+    reduced = reduction_matrix(factor * count, factor, "bicubic").numpy() @ samples
+    assert np.allclose(reduced, direct(samples, factor), atol=1e-12)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4, 8])
+def test_bicubic_equals_torch_away_from_the_border(factor: int) -> None:
+    shape = (3, 12 * factor, 10 * factor)
+    x = Rng([0, 1], dtype=torch.float64).rand(shape)
+    expected = interpolate(x, scale_factor=1 / factor, mode="bicubic", antialias=True, align_corners=False)
+    y = Downsample(shape, factor)(x)
+    assert torch.allclose(y[..., 2:-2, 2:-2], expected[..., 2:-2, 2:-2], atol=1e-6)
+
+
+@given(factor=st.integers(2, 8), rows=st.integers(1, 5), columns=st.integers(1, 5))
+def test_area_equals_the_block_mean(factor: int, rows: int, columns: int) -> None:
+    shape = (2, rows * factor, columns * factor)
+    x = Rng([3]).rand(shape)
+    y = Downsample(shape, factor, "area")(x)
+    assert torch.allclose(y, avg_pool2d(x, factor), atol=1e-6)
+    picture = x[0].permute(1, 2, 0).numpy()
+    area = cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_AREA).reshape(rows, columns, 2)
+    assert np.allclose(y[0].permute(1, 2, 0).numpy(), area, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["bicubic", "area"])
+@pytest.mark.parametrize("factor", range(2, 9))
+def test_grey_stays_grey_and_nothing_is_lost(method: str, factor: int) -> None:
+    operator = DownsampleSpec.model_validate({"factor": factor, "method": method}).build((1, 6 * factor, 5 * factor))
+    assert torch.allclose(operator(torch.full((1, 1, 6 * factor, 5 * factor), 0.3)), torch.tensor(0.3), atol=1e-6)
+    assert float(operator.singular_values.min()) > 0.05 * float(operator.singular_values.max())
+
+
+def test_guess_is_a_plausible_enlargement() -> None:
+    rows, columns = torch.meshgrid(torch.linspace(0, 1, 32), torch.linspace(0, 1, 24), indexing="ij")
+    x = (rows + columns**2)[None, None]
+    operator = Downsample((1, 32, 24), 4)
+    inner = (operator.guess(operator(x)) - x)[..., 6:-6, 6:-6]
+    assert float(inner.abs().max()) < 0.01
+
+
+def test_shapes_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(ShapeError, match="crop the image to 256x252"):
+        DownsampleSpec(factor=4).build((3, 257, 255))
+    with pytest.raises(ShapeError, match="factor from 2 to 8"):
+        Downsample((3, 90, 90), 9)
+    with pytest.raises(ShapeError, match="at least 4x4"):
+        DownsampleSpec(factor=4).usable_shape((3, 3, 9))
+    with pytest.raises(ShapeError, match="such as"):
+        DownsampleSpec().build((8,))
+
+
+@given(factor=st.integers(2, 8), height=st.integers(8, 40), width=st.integers(8, 40))
+def test_usable_and_image_shapes(factor: int, height: int, width: int) -> None:
+    spec = DownsampleSpec(factor=factor)
+    shape = spec.usable_shape((3, height, width))
+    operator = spec.build(shape)
+    assert height - factor < shape[1] <= height
+    assert width - factor < shape[2] <= width
+    assert spec.image_shape(operator.out_shape) == shape

@@ -1,0 +1,159 @@
+"""Masks, their files, and the operator that keeps the measured pixels."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from operators import DataRef, Inpainting, InpaintingSpec, Rng
+from operators.errors import AssetCorrupt, ReadError, ShapeError
+from operators.files import read_plane
+from operators.kernels import KernelFile
+from operators.masks import BoxMask, MaskFile, RandomMask, ScratchMask, box_mask, random_mask, scratch_mask
+
+
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    fraction=st.floats(0, 1, exclude_max=True),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_random_mask_drops_exactly_that_many(height: int, width: int, fraction: float, seed: int) -> None:
+    mask = random_mask(height, width, fraction, seed)
+    assert int((~mask).sum()) == int(fraction * height * width)
+    assert torch.equal(mask, random_mask(height, width, fraction, seed))
+
+
+def test_random_masks_differ_by_seed() -> None:
+    assert not torch.equal(random_mask(16, 16, 0.5, 0), random_mask(16, 16, 0.5, 2**32))
+
+
+def test_box_is_half_the_image_and_centred_by_default() -> None:
+    mask = BoxMask().build(256, 256)
+    assert int((~mask).sum()) == 128 * 128
+    assert not mask[64:192, 64:192].any()
+
+
+def test_box_where_it_is_told() -> None:
+    mask = BoxMask(top=1, left=0, height=2, width=3).build(5, 6)
+    assert torch.equal(~mask, torch.nn.functional.pad(torch.ones(2, 3), (0, 3, 1, 2)).bool())
+
+
+@pytest.mark.parametrize("box", [(3, 0, 3, 2), (0, 5, 1, 2), (-1, 0, 2, 2), (0, 0, 0, 1)])
+def test_box_outside_is_refused(box: tuple[int, int, int, int]) -> None:
+    with pytest.raises(ShapeError, match="inside the 5x6 image"):
+        box_mask(5, 6, *box)
+
+
+def test_scratches_are_thin_and_repeatable() -> None:
+    mask = ScratchMask().build(64, 96)
+    assert 0.02 < float((~mask).float().mean()) < 0.6
+    assert torch.equal(mask, ScratchMask().build(64, 96))
+    assert not torch.equal(mask, ScratchMask(seed=1).build(64, 96))
+    assert scratch_mask(32, 32, 3, 1, 0).sum() > scratch_mask(32, 32, 3, 5, 0).sum()
+
+
+def test_nothing_measured_is_refused() -> None:
+    with pytest.raises(ShapeError, match="at least one measured pixel"):
+        BoxMask(height=4, width=4).build(4, 4)
+    with pytest.raises(ShapeError, match="at least one measured pixel"):
+        Inpainting(torch.zeros(4, 4, dtype=torch.bool), (1, 4, 4))
+    with pytest.raises(ValidationError):
+        RandomMask(fraction=1)
+
+
+def test_mask_of_another_size_is_refused(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "m.png"), np.full((4, 7), 255, np.uint8))
+    with pytest.raises(ShapeError, match="8x8 pixels like the image, got 4x7"):
+        MaskFile(file=DataRef(path="m.png")).build(8, 8, tmp_path)
+    with pytest.raises(ShapeError, match="bool mask of shape"):
+        Inpainting(torch.ones(4, 4, dtype=torch.bool), (1, 4, 5))
+    with pytest.raises(ShapeError, match="threshold"):
+        Inpainting(torch.ones(4, 4), (1, 4, 4))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".npy", ".npz", "-16.png", "-rgba.png"])
+@pytest.mark.parametrize("invert", [False, True])
+def test_white_is_measured(tmp_path: Path, suffix: str, invert: bool) -> None:
+    truth = np.random.default_rng(0).random((6, 9)) > 0.5
+    path = tmp_path / f"mask{suffix}"
+    if suffix == ".npy":
+        np.save(path, truth)
+    elif suffix == ".npz":
+        np.savez(path, anything=truth.astype(np.int16) * 7)
+    elif suffix == "-16.png":
+        cv2.imwrite(str(path), truth.astype(np.uint16) * 65535)
+    elif suffix == "-rgba.png":
+        cv2.imwrite(str(path), np.dstack([truth * 255] * 3 + [np.full((6, 9), 9)]).astype(np.uint8))
+    else:
+        cv2.imwrite(str(path), np.where(truth, 128, 127).astype(np.uint8))
+    mask = MaskFile(file=DataRef(path=str(path)), invert=invert).build(6, 9)
+    assert np.array_equal(mask.numpy(), truth != invert)
+
+
+def test_data_are_the_measured_pixels_in_reading_order() -> None:
+    mask = torch.tensor([[True, False], [False, True], [True, True]])
+    x = torch.arange(12.0).reshape(1, 2, 3, 2)
+    operator = Inpainting(mask, (2, 3, 2))
+    assert operator.out_shape == (2, 4)
+    assert operator(x).tolist() == [[[0, 3, 4, 5], [6, 9, 10, 11]]]
+    assert operator.data_from_image(x).tolist() == operator(x).tolist()
+    assert operator.data_as_image(operator(x)).tolist() == (x * mask).tolist()
+    guess = operator.guess(operator(x))
+    assert torch.equal(guess[..., mask], x[..., mask])
+    assert guess[0, 0, 0, 1] == 3.0  # the mean of what is known
+
+
+def test_prox_is_the_pixelwise_average() -> None:
+    operator = InpaintingSpec().build((3, 8, 8))
+    rng = Rng([0, 1])
+    z, x = rng.randn((3, 8, 8)), rng.randn((3, 8, 8))
+    rho = torch.tensor([0.5, 2.0])
+    best = operator.prox(z, operator(x), rho)
+    weight = rho.reshape(2, 1, 1, 1)
+    expected = torch.where(operator.mask, (x + weight * z) / (1 + weight), z)
+    assert torch.allclose(best, expected, atol=1e-6)
+
+
+def test_kernel_file(tmp_path: Path) -> None:
+    kernel = np.random.default_rng(0).random((5, 7))
+    np.save(tmp_path / "k.npy", kernel)
+    built = KernelFile(file=DataRef(path="k.npy")).build(tmp_path)
+    assert np.allclose(built.numpy(), kernel / kernel.sum())
+    cv2.imwrite(str(tmp_path / "k.png"), (kernel * 255).astype(np.uint8))
+    assert float(KernelFile(file=DataRef(path="k.png")).build(tmp_path).sum()) == pytest.approx(1)
+    np.save(tmp_path / "flat.npy", kernel - kernel.mean())
+    np.save(tmp_path / "none.npy", np.zeros((3, 3)))
+    with pytest.raises(ReadError, match="positive sum"):
+        KernelFile(file=DataRef(path="none.npy")).build(tmp_path)
+
+
+def test_files_that_are_no_plane_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "cube.npy", np.zeros((2, 3, 4)))
+    np.save(tmp_path / "complex.npy", np.zeros((3, 4), complex))
+    np.save(tmp_path / "nan.npy", np.full((3, 4), np.nan))
+    np.save(tmp_path / "object.npy", np.array([[{}]], dtype=object), allow_pickle=True)
+    np.savez(tmp_path / "two.npz", a=np.zeros((2, 2)), b=np.zeros((2, 2)))
+    (tmp_path / "text.png").write_bytes(b"not a picture")
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "nan.npy").read_bytes()[:-9])
+    (tmp_path / "damaged.npz").write_bytes(b"PK damaged")
+    for name in ("cube.npy", "complex.npy", "nan.npy", "object.npy", "two.npz", "text.png", "empty.png", "cut.npy"):
+        with pytest.raises(ReadError, match="Expected"):
+            read_plane(DataRef(path=name), tmp_path)
+    for name in ("damaged.npz", "absent.npy", "."):
+        with pytest.raises(ReadError, match="Expected"):
+            read_plane(DataRef(path=name), tmp_path)
+
+
+def test_checksum_is_verified(tmp_path: Path) -> None:
+    np.save(tmp_path / "m.npy", np.ones((2, 2)))
+    with pytest.raises(AssetCorrupt, match="SHA-256"):
+        MaskFile(file=DataRef(path="m.npy", sha256="0" * 64)).build(2, 2, tmp_path)
+    with pytest.raises(ValidationError):
+        DataRef(path="m.npy", sha256="xyz")
