@@ -27,7 +27,7 @@ class Row:
     """Figures of one picture under one kind of damage. PSNR in dB, seconds for all samples together.
 
     `input_psnr` is that of the operator's plain guess (bicubic enlargement, the blurred picture itself, holes filled
-    with the mean colour). The baseline is the best of the classical methods by PSNR on this very picture, a choice
+    from their surroundings). The baseline is the best of the classical methods by PSNR on this very picture, a choice
     that needs the truth. `sample_*` is the first sample, whatever its quality. `spread_rms` is the root mean square of
     the samples' standard deviation, `error_rms` that of the mean's true error.
     """
@@ -78,3 +78,8 @@ def average(rows: Sequence[Row], figure: str) -> float:
     """Mean of one figure over rows."""
     values = [float(asdict(row)[figure]) for row in rows]
     return sum(values) / len(values)
+
+
+def method_name(method: Method) -> str:
+    """What the demo calls a classical method."""
+    return "Plain guess" if method.title == "Direct" else method.title

@@ -34,10 +34,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def _guarded(command: Callable[[], int]) -> int:
     try:
-        return command()
+        status = command()
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         print("preimage: aborted; no new result was written.", file=sys.stderr)
         return ABORTED
+    except BrokenPipeError:  # the reader of a list has seen enough, as in `preimage recipes | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         from operators.errors import PreimageError
 
@@ -79,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         "--precision",
         choices=["auto", "fp32", "bf16"],
         default="auto",
-        help="of the network; auto (default) is bf16 where the hardware has it; fp32 repeats a run bit by bit",
+        help="of the network; auto (default) is bf16 where the hardware has it; fp32 repeats a run bit by bit on one machine",
     )
     run.set_defaults(command=_run)
 
@@ -204,13 +209,15 @@ def _summary(result: "Result") -> str:
     if len(report.seeds) > 8:
         lines[0] += " ..."
     if report.psnr is not None and report.ssim is not None and report.psnr_samples is not None:
-        low, high = min(report.psnr_samples), max(report.psnr_samples)
-        lines.append(f"PSNR       {report.psnr:.2f} dB (mean of the samples), {low:.2f} to {high:.2f} dB (each)")
-        lines.append(f"SSIM       {report.ssim:.4f} (mean of the samples)")
+        each = ""
+        if report.samples > 1:
+            each = f" (mean of the samples), {min(report.psnr_samples):.2f} to {max(report.psnr_samples):.2f} dB (each)"
+        lines.append(f"PSNR       {report.psnr:.2f} dB{each}")
+        lines.append(f"SSIM       {report.ssim:.4f}{' (mean of the samples)' if each else ''}")
     lines.append(f"residual   {report.residual_sigma:.3f} sigma of the noise; near 1 is a good fit")
     lines.append(
         f"cost       {report.nfe:g} network calls a sample, {report.seconds:.1f} s "
-        f"on {report.device}, {report.precision}, {report.threads} threads"
+        f"on {report.device} (threads {report.threads}, precision {report.precision})"
     )
     lines += [f"note       {note}" for note in report.notes]
     return "\n".join(lines)

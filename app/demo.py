@@ -2,6 +2,7 @@
 
 import json
 import math
+import textwrap
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from app.cases import Case, Row, Task, average
+from app.cases import Case, Row, Task, average, method_name
 from app.classical import CLASSICAL
 from app.folders import check_earlier, write_folder
 from app.page import page
@@ -27,7 +28,7 @@ from restoration.recipe import read_recipe
 from restoration.result import Result
 
 FILES = frozenset({"index.html", "montage.png", "report.json"})
-CELL_SIDE = 320
+CELL_SIDE = 256
 """Longest side of a picture in `montage.png`, in pixels."""
 
 Watch = Callable[[int, int, str], None]
@@ -104,7 +105,7 @@ def restore(
     tried = [(method, *_classical(method, likelihood)) for method in task.classical]
     best, restored, seconds = max(tried, key=lambda one: psnr(truth, one[1]))
     guess = likelihood.operator.guess(likelihood.y)[0]
-    row = _row(task, card, result, truth, guess, (best.title, restored, seconds))
+    row = _row(task, card, result, truth, guess, (method_name(best), restored, seconds))
     return Case(
         row=row,
         task=task,
@@ -140,37 +141,43 @@ def demo_montage(cases: Sequence[Case]) -> Colours:
         rows.append([Cell(fitted(colours, CELL_SIDE), caption) for colours, caption in pairs])
     return montage(
         rows,
-        [case.task.title.replace(" of ", "\nof ").replace(" ", "\n", 1) for case in shown],
+        ["\n".join(textwrap.wrap(case.task.title, 12)) for case in shown],
         [
             "Measurement",
             "Best classical",
             "One sample",
             f"Mean of {shown[0].row.samples} samples",
-            f"Spread (pale yellow: {top:g} or more)",
+            f"Spread, 0 to {top:g}",
             "Truth",
         ],
         note="Simulated measurements. Best classical: the best of several by PSNR on that very picture. "
-        "Spread: standard deviation over the samples, unit range.",
+        "Spread: standard deviation over the samples; white is 1.",
     )
 
 
 def table(rows: Sequence[Row]) -> str:
     """The figures as text, with the mean over the pictures of each kind of damage."""
-    head = f"{'task':<18} {'picture':<10} {'input':>6}  {'best classical':<23} {'sample':>6} {'mean':>6} {'SSIM':>6}"
-    lines = [head + f" {'residual':>8} {'calls':>5} {'time':>7}"]
+    line = "{:<18} {:<10} {:>6}  {:>6} {:<18} {:>6} {:>6} {:>6} {:>8} {:>5} {:>7}"
+    head = ("damage", "picture", "input", "best", "classical", "sample", "mean", "SSIM", "residual", "calls", "seconds")
+    figures = (
+        "input_psnr",
+        "baseline_psnr",
+        "sample_psnr",
+        "mean_psnr",
+        "mean_ssim",
+        "residual_sigma",
+        "nfe",
+        "seconds",
+    )
+    formats = (".2f", ".2f", ".2f", ".2f", ".3f", ".2f", ".0f", ".1f")
+    lines = [line.format(*head)]
     for task in dict.fromkeys(row.task for row in rows):
         same = [row for row in rows if row.task == task]
-        for row in same:
-            classical = f"{row.baseline_psnr:5.2f} {row.baseline}"
-            lines.append(
-                f"{row.task:<18} {row.picture:<10} {row.input_psnr:6.2f}  {classical:<23} {row.sample_psnr:6.2f} "
-                f"{row.mean_psnr:6.2f} {row.mean_ssim:6.3f} {row.residual_sigma:8.2f} {row.nfe:5.0f} {row.seconds:5.1f} s"
+        for name, baseline, group in [*((r.picture, r.baseline, [r]) for r in same), ("average", "", same)]:
+            first, second, *rest = (
+                format(average(group, figure), form) for figure, form in zip(figures, formats, strict=True)
             )
-        averages = [average(same, f) for f in ("input_psnr", "baseline_psnr", "sample_psnr", "mean_psnr", "mean_ssim")]
-        lines.append(
-            f"{task:<18} {'average':<10} {averages[0]:6.2f}  {averages[1]:5.2f}{'':<18} {averages[2]:6.2f} "
-            f"{averages[3]:6.2f} {averages[4]:6.3f}"
-        )
+            lines.append(line.format(task, name, first, second, baseline, *rest))
     return "\n".join([*lines, "PSNR in dB; residual in sigma of the noise; best classical: by PSNR on that picture."])
 
 

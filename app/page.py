@@ -2,19 +2,21 @@
 
 import base64
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from html import escape
 from importlib import resources
 
 import torch
 
-from app.cases import Case, average
+from app.cases import Case, average, method_name
 from app.view import Colours, heat, spread_scale, webp
 
 _KNOB = (
-    '<span class="knob" aria-hidden="true"><svg width="18" height="12" viewBox="0 0 18 12" fill="none" stroke="#1d2024" '
-    'stroke-width="1.8" stroke-linecap="round" stroke-linejoin="round"><path d="M5.5 1 1 6l4.5 5M12.5 1 17 6l-4.5 5"/>'
-    "</svg></span>"
+    '<span class="knob" aria-hidden="true"><svg width="18" height="12" viewBox="0 0 18 12" fill="none" '
+    'stroke="#1d2024" stroke-width="1.8" stroke-linecap="round" stroke-linejoin="round">'
+    '<path d="M5.5 1 1 6l4.5 5M12.5 1 17 6l-4.5 5"/></svg></span>'
 )
 
 
@@ -32,10 +34,13 @@ def page(cases: Sequence[Case]) -> str:
     top = spread_scale([case.spread for case in cases])
     tasks = {case.row.task: [other for other in cases if other.row.task == case.row.task] for case in cases}
     pictures = {case.row.picture: case.card for case in cases}
-    count = "one picture" if len(pictures) == 1 else f"{len(pictures)} pictures"
-    kinds = "one way" if len(tasks) == 1 else f"{len(tasks)} ways"
+    count = f"{_number(len(pictures))} picture{'s were' if len(pictures) > 1 else ' was'}"
+    kinds = f"{_number(len(tasks))} way{'s' if len(tasks) > 1 else ''}"
     sections = "\n".join(_section(name, group, top) for name, group in tasks.items())
-    tiles = "\n".join(_tile(name, group) for name, group in tasks.items())
+    averages = {name: _averages(group) for name, group in tasks.items()}
+    every = [value for figures in averages.values() for _, value in figures]
+    axis = 5 * math.floor(min(every) / 5), 5 * math.ceil(max(every) / 5)
+    tiles = "\n".join(_tile(name, group[0].task.title, averages[name], axis) for name, group in tasks.items())
     sources = " · ".join(f"{escape(c.title)} ({escape(c.licence)})" for c in pictures.values())
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -50,17 +55,20 @@ def page(cases: Sequence[Case]) -> str:
 <header>
 <p class="brand">Preimage</p>
 <h1>One measurement, many possible photographs</h1>
-<p class="lede">Below, {count} were damaged in {kinds}, with noise added. For each measurement, <strong>{first.samples}
-images that could have made it</strong> were drawn. Where they agree, the measurement fixes the picture; where they differ,
-it does not. Their mean is the best single answer in decibels; a single sample looks sharper and scores lower.</p>
+<p class="lede">{count.capitalize()} damaged in {kinds}, with noise added. For each measurement, <strong>
+{_number(first.samples)} images that could have made it</strong> were drawn. Where they agree, the measurement fixes the
+picture; where they differ, it does not. Their mean has a smaller error than a sample has on average; a sample has the
+texture that the mean smooths away.</p>
 <div class="tiles">
 {tiles}
 </div>
+<p class="axis num">Closeness to the truth (PSNR), average of {count.rsplit(" ", 1)[0]}; the lines run from {axis[0]} to
+{axis[1]} dB.</p>
 </header>
 <div class="controls" role="group" aria-label="What the two sides of every picture show">
 <div>
 {_choices("left", "Left", ["measurement", "classical", "truth"], names)}
-{_choices("right", "Right", ["mean", "sample", "spread"], names)}
+{_choices("right", "Right", ["mean", "sample", "spread"], names | {"mean": f"Mean of {first.samples}"})}
 <p class="scale num">0 {_ramp()} {top:g} or more</p>
 </div>
 </div>
@@ -96,21 +104,25 @@ def _choices(side: str, legend: str, kinds: list[str], names: dict[str, str]) ->
     return f'<fieldset><legend>{legend}</legend><div class="choices">{labels}</div></fieldset>'
 
 
-def _tile(task: str, group: Sequence[Case]) -> str:
-    rows = [case.row for case in group]
-    figures = [
-        ("Measurement", average(rows, "input_psnr"), ""),
-        ("Best classical", average(rows, "baseline_psnr"), ""),
-        ("One sample", average(rows, "sample_psnr"), ""),
-        ("Mean", average(rows, "mean_psnr"), ' class="best"'),
-    ]
-    longest = max(value for _, value, _ in figures)
+def _averages(group: Sequence[Case]) -> list[tuple[str, float]]:
+    names = {
+        "Measurement": "input_psnr",
+        "Best classical": "baseline_psnr",
+        "One sample": "sample_psnr",
+        "Mean": "mean_psnr",
+    }
+    return [(name, average([case.row for case in group], figure)) for name, figure in names.items()]
+
+
+def _tile(task: str, title: str, figures: Sequence[tuple[str, float]], axis: tuple[int, int]) -> str:
+    """Dots on one axis for all tiles: a bar would have to start at 0 dB, which means nothing."""
+    span = max(1, axis[1] - axis[0])
     lines = "".join(
-        f'<dt>{name}</dt><dd{mark}><div class="meter" style="width:{100 * max(value, 0) / longest:.1f}%"></div></dd>'
+        f'<dt>{name}</dt><dd class="line"><i style="left:{100 * (value - axis[0]) / span:.1f}%"></i></dd>'
         f'<dd class="num">{value:.1f} dB</dd>'
-        for name, value, mark in figures
+        for name, value in figures
     )
-    return f'<a class="tile" href="#{escape(task)}"><b>{escape(group[0].task.title)}</b><dl>{lines}</dl></a>'
+    return f'<a class="tile" href="#{escape(task)}"><b>{escape(title)}</b><dl>{lines}</dl></a>'
 
 
 def _section(task: str, group: Sequence[Case], top: float) -> str:
@@ -149,7 +161,7 @@ def _figure(case: Case, top: float) -> str:
         for kind, colours, side, alt in shown
     )
     lead = row.mean_psnr - row.baseline_psnr
-    verdict = f"{abs(lead):.1f} dB {'above' if lead >= 0 else 'below'} it"
+    verdict = f"{abs(lead):.1f} dB {'above' if lead >= 0 else 'below'} the classical one"
     return f"""<figure style="flex:{width / height:.4f} 1 0">
 <div class="compare" data-title="{escape(title)}" style="aspect-ratio:{width}/{height}">
 {images}
@@ -157,46 +169,52 @@ def _figure(case: Case, top: float) -> str:
 {_KNOB}
 <input type="range" min="0" max="100" step="0.5" value="50" aria-label="{escape(title)}: divider between two pictures">
 </div>
-<figcaption><b>{escape(row.picture)}</b>
-<span class="figures num"><span>measurement {row.input_psnr:.1f} dB</span>
-<span>{escape(row.baseline.lower() if row.baseline != "OpenCV inpainting" else row.baseline)} {row.baseline_psnr:.1f} dB</span>
-<span><b>mean {row.mean_psnr:.1f} dB</b>, {verdict}</span>
-<span>spread {row.spread_rms:.3f}, true error {row.error_rms:.3f}</span></span></figcaption>
+<figcaption class="num"><b>{escape(row.picture)}</b>: {verdict}
+<span class="figures"><span>Measurement</span><span>{row.input_psnr:.1f} dB</span>
+<span>{escape(row.baseline)}</span><span>{row.baseline_psnr:.1f} dB</span>
+<span>One sample</span><span>{row.sample_psnr:.1f} dB</span>
+<span><b>Mean</b></span><span><b>{row.mean_psnr:.1f} dB</b></span></span>
+Spread {row.spread_rms:.3f}, true error of the mean {row.error_rms:.3f}</figcaption>
 </figure>"""
 
 
+_COLUMNS = (
+    ("Measured<br>dB", "input_psnr", ".2f"),
+    ("Classical<br>dB", "baseline_psnr", ".2f"),
+    ("<br>SSIM", "baseline_ssim", ".3f"),
+    ("Sample<br>dB", "sample_psnr", ".2f"),
+    ("<br>SSIM", "sample_ssim", ".3f"),
+    ("Mean<br>dB", "mean_psnr", ".2f"),
+    ("<br>SSIM", "mean_ssim", ".3f"),
+    ("Residual<br>sigma", "residual_sigma", ".2f"),
+    ("Network<br>calls", "nfe", "g"),
+    ("Seconds<br>in all", "seconds", ".1f"),
+)
+"""Heading, figure of a `Row` and its format."""
+
+
 def _table(tasks: dict[str, list[Case]]) -> str:
+    head = "".join(f'<th scope="col">{heading}</th>' for heading, _, _ in _COLUMNS)
     bodies = []
     for task, group in tasks.items():
         rows = [case.row for case in group]
         lines = [
-            f'<tr><th scope="row">{escape(task)}</th><td class="text">{escape(r.picture)}</td><td>{r.input_psnr:.2f}</td>'
-            f'<td class="text">{escape(r.baseline)}</td><td>{r.baseline_psnr:.2f}</td><td>{r.baseline_ssim:.3f}</td>'
-            f"<td>{r.sample_psnr:.2f}</td><td>{r.sample_ssim:.3f}</td><td>{r.mean_psnr:.2f}</td><td>{r.mean_ssim:.3f}</td>"
-            f"<td>{r.residual_sigma:.2f}</td><td>{r.nfe:g}</td><td>{r.seconds:.1f}</td></tr>"
-            for r in rows
+            _line("", task, row.picture, row.baseline, [f"{asdict(row)[f]:{form}}" for _, f, form in _COLUMNS])
+            for row in rows
         ]
-        a = {name: average(rows, name) for name in _AVERAGED}
-        lines.append(
-            f'<tr class="average"><th scope="row">{escape(task)}</th><td class="text">average</td>'
-            f"<td>{a['input_psnr']:.2f}</td><td></td><td>{a['baseline_psnr']:.2f}</td><td>{a['baseline_ssim']:.3f}</td>"
-            f"<td>{a['sample_psnr']:.2f}</td><td>{a['sample_ssim']:.3f}</td><td>{a['mean_psnr']:.2f}</td>"
-            f"<td>{a['mean_ssim']:.3f}</td><td>{a['residual_sigma']:.2f}</td><td></td><td></td></tr>"
-        )
-        bodies.append(f"<tbody>{''.join(lines)}</tbody>")
+        means = [f"{average(rows, f):{form}}" for _, f, form in _COLUMNS]
+        bodies.append(f"<tbody>{''.join(lines)}{_line('average', task, 'average', '', means)}</tbody>")
     return f"""<div class="scroll" tabindex="0" role="region" aria-label="All figures"><table class="num">
 <thead><tr><th class="text" scope="col">Damage</th><th class="text" scope="col">Picture</th>
-<th scope="col">Measured<br>dB</th><th class="text" scope="col">Best<br>classical</th><th scope="col"><br>dB</th>
-<th scope="col"><br>SSIM</th><th scope="col">Sample<br>dB</th><th scope="col"><br>SSIM</th><th scope="col">Mean<br>dB</th>
-<th scope="col"><br>SSIM</th><th scope="col">Residual<br>sigma</th><th scope="col">Network<br>calls</th>
-<th scope="col">Seconds<br>in all</th></tr></thead>
+<th class="text" scope="col">Best classical</th>{head}</tr></thead>
 {"".join(bodies)}
 </table></div>"""
 
 
-_AVERAGED = (
-    "input_psnr baseline_psnr baseline_ssim sample_psnr sample_ssim mean_psnr mean_ssim residual_sigma".split()  # noqa: SIM905
-)
+def _line(kind: str, task: str, picture: str, baseline: str, figures: Sequence[str]) -> str:
+    cells = "".join(f"<td>{figure}</td>" for figure in figures)
+    words = f'<td class="text">{escape(picture)}</td><td class="text">{escape(baseline)}</td>'
+    return f'<tr class="{kind}"><th scope="row">{escape(task)}</th>{words}{cells}</tr>'
 
 
 def _reading(cases: Sequence[Case], top: float) -> str:
@@ -204,28 +222,27 @@ def _reading(cases: Sequence[Case], top: float) -> str:
     sigmas = sorted({case.row.noise_sigma for case in cases if case.row.noise_sigma is not None})
     noise = ""
     if sigmas:
-        noise = (
-            f" with a standard deviation of {' or '.join(f'{s:g}' for s in sigmas)} of the range from black to white"
-        )
-    tried = sorted({method.title for task in tasks.values() for method in task.classical})
+        noise = f" with a standard deviation of {' or '.join(f'{s:g}' for s in sigmas)} (white is 1)"
+    tried = sorted({method_name(method) for task in tasks.values() for method in task.classical})
+    exact = math.sqrt((row.samples + 1) / (row.samples - 1))
     ratio = sum(c.row.error_rms for c in cases) / max(sum(c.row.spread_rms for c in cases), 1e-12)
     return f"""<h3>The measurements are simulated</h3>
-<p>A clean picture was passed through a known operator, and Gaussian noise{noise} was added. The methods are told the operator
-and the noise level, as they would have to be for a real photograph. Under “Measurement” the figure is that of a plain
-guess: the blurred picture itself, a bicubic enlargement, or holes filled with the mean colour.</p>
+<p>A clean picture was passed through a known operator, and Gaussian noise{noise} was added. The methods are told the
+operator and the noise level. The figure under “Measurement” is that of a plain guess: the blurred picture itself, a
+bicubic enlargement, or holes filled from their surroundings.</p>
 <h3>PSNR and SSIM</h3>
-<p>PSNR compares with the truth pixel by pixel, in decibels; 6 dB more is half the error. SSIM compares local structure; 1 is
-identical. Both favour smooth answers over sharp but wrong ones.</p>
+<p>PSNR compares with the truth pixel by pixel, in decibels; 6 dB more is half the error. SSIM compares local structure;
+1 is identical. Both favour smooth answers over sharp ones that are wrong in detail.</p>
 <h3>The classical side has an advantage</h3>
-<p>For every picture, “best classical” is whichever of {escape(", ".join(tried))} came closest to the truth on that very
-picture, by PSNR. Without the truth nobody could choose so well.</p>
+<p>“Best classical” is whichever of these came closest to the truth on that very picture, by PSNR:
+{escape(", ".join(tried))}. Without the truth nobody could choose so well.</p>
 <h3>Residual</h3>
-<p>How far the samples are from the measurement, once damaged again, in units of the noise. Near 1, a sample explains the
-measurement as well as the truth does; far above, it contradicts it; far below, it has fitted the noise.</p>
+<p>How far the samples are from the measurement, once damaged again, in units of the noise. Near 1, a sample explains
+the measurement as well as the truth does; far above, it contradicts it; far below, it has fitted the noise.</p>
 <h3>Spread</h3>
 <p>The standard deviation over {row.samples} samples, root mean square over the colours: {_ramp()} from 0 to {top:g}.
-It shows where the samples disagree. It is not a calibrated error bar: here the mean's true error is {ratio:.1f} times the
-spread on average (1.1 or less would be honest for exact samples). The captions give both for every picture.</p>"""
+It shows where the samples disagree; it is not a calibrated error bar. The mean's true error is {ratio:.1f} times the
+spread here; with exact samples of the right posterior it would be about {exact:.1f} times.</p>"""
 
 
 def _machine(cases: Sequence[Case]) -> str:
@@ -234,7 +251,7 @@ def _machine(cases: Sequence[Case]) -> str:
     assets = ", ".join(f"{name} {digest[:12]}" for name, digest in row.asset_sha256.items()) or "none"
     seconds = sum(case.row.seconds for case in cases)
     return (
-        f"Made in {seconds:.0f} s of sampling on {row.device} with {row.threads} threads in {row.precision}; "
+        f"{seconds:.0f} s of sampling on {row.device}; threads {row.threads}; precision {row.precision}; "
         f"seeds {row.seeds[0]} to {row.seeds[-1]}; weights {assets}; {versions}."
     )
 
@@ -242,7 +259,13 @@ def _machine(cases: Sequence[Case]) -> str:
 def _ramp() -> str:
     colours = heat(torch.linspace(0, 1, 9)[None], 1.0)[0]
     stops = ",".join(f"rgb({r} {g} {b})" for r, g, b in colours.tolist())
-    return f'<span class="ramp" style="background:linear-gradient(90deg,{stops})" role="img" aria-label="colour scale"></span>'
+    style = f"background:linear-gradient(90deg,{stops})"
+    return f'<span class="ramp" style="{style}" role="img" aria-label="colour scale"></span>'
+
+
+def _number(count: int) -> str:
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    return words[count] if count < len(words) else str(count)
 
 
 def _part(name: str) -> str:

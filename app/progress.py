@@ -60,7 +60,7 @@ class Bar(Meter):
 
 
 class Lines(Meter):
-    """A line for each quarter of the way, where there is no terminal to draw on."""
+    """A line for each quarter of the way, where there is no terminal to draw on; none for what is over in seconds."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
@@ -69,7 +69,7 @@ class Lines(Meter):
     def count(self, done: int, total: int, what: str = "") -> None:
         """Write a line when another quarter is done."""
         quarter = 4 * done // total
-        if quarter > self._quarter and done < total:
+        if quarter > self._quarter and done < total and time.monotonic() - self._began > 2:
             self.stream.write(f"{100 * done // total} % done, {self.left(done, total)}\n")
             self.stream.flush()
         self._quarter = quarter

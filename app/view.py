@@ -133,14 +133,14 @@ def montage(
         column_labels: one a column, above.
         note: a line beneath the grid.
     """
-    gap, text, label = 8, _font(15), _font(16)
+    gap, text, label = 8, _font(17), _font(18)
     widths = [max((_needed(row[i], text) for row in rows), default=0) for i in range(len(rows[0]))]
     for i, name in enumerate(column_labels):
         widths[i] = max(widths[i], math.ceil(label.getlength(name)))
     captioned = [any(cell is not None and cell.caption for cell in row) for row in rows]
     pictures = [max((cell.colours.shape[0] for cell in row if cell is not None), default=0) for row in rows]
     left = max((math.ceil(label.getlength(line)) for name in row_labels for line in name.split("\n")), default=-gap)
-    head, foot, line = (26 if column_labels else 0), (26 if note else 0), 24
+    head, foot, line = (28 if column_labels else 0), (28 if note else 0), 27
     height = head + foot + sum(pictures) + sum(line for c in captioned if c) + gap * (len(rows) + 1)
     width = left + sum(widths) + gap * (len(widths) + 2)
     width = max(width, math.ceil(text.getlength(note)) + 2 * gap)

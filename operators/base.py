@@ -7,7 +7,7 @@ dtype and no randomness of its own: `.to()` moves it, and its answer has the pre
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from math import prod
+from math import inf, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -193,7 +193,7 @@ class LinearOperator(Operator):
             max_iter: iterations at most; closed forms ignore it.
 
         Raises:
-            ShapeError: wrong shape, or `rho` not positive.
+            ShapeError: wrong shape, or `rho` not positive and finite.
         """
         self.check_image(z)
         self.check_data(y)
@@ -205,8 +205,9 @@ class LinearOperator(Operator):
             if rho.shape not in ((), (1,), (z.shape[0],)):
                 raise ShapeError(f"Expected rho as a number or as ({z.shape[0]},), got {tuple(rho.shape)}; reshape it.")
             rho = rho.to(z.device, z.real.dtype if z.is_complex() else z.dtype)
-        if not bool(rho > 0 if not isinstance(rho, Tensor) else (rho > 0).all()):
-            raise ShapeError(f"Expected rho > 0, got {rho}; use pinv for a least-squares fit without a centre.")
+        positive = ((rho > 0) & rho.isfinite()).all() if isinstance(rho, Tensor) else 0 < rho < inf
+        if not bool(positive):
+            raise ShapeError(f"Expected a finite rho > 0, got {rho}; use pinv for a fit without a centre.")
         return self._prox(z, y, rho, tol, max_iter)
 
     def norm_squared(self, iterations: int = 30) -> float:

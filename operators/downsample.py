@@ -135,7 +135,8 @@ class Downsample(SpectralOperator):
 
     def _guess(self, y: Tensor) -> Tensor:
         planes = y.reshape(-1, 1, *y.shape[-2:])
-        enlarged = interpolate(planes, size=self.in_shape[-2:], mode="bicubic", align_corners=False)
+        # torch's antialiased bicubic has a = −0.5, which keeps slopes; the plain one has not
+        enlarged = interpolate(planes, self.in_shape[-2:], mode="bicubic", align_corners=False, antialias=True)
         return enlarged.reshape(y.shape[0], *self.in_shape)
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from operators.base import OperatorSpec, Shape, SpectralOperator, check_image_shape
@@ -29,6 +30,7 @@ class Inpainting(SpectralOperator):
 
     mask: Tensor
     _index: Tensor
+    _nearest: Tensor
     _ones: Tensor
 
     def __init__(self, mask: Tensor, in_shape: Shape, *, in_complex: bool = False) -> None:
@@ -44,6 +46,7 @@ class Inpainting(SpectralOperator):
         super().__init__(in_shape, (*in_shape[:-2], len(index)), in_complex=in_complex, out_complex=in_complex)
         self.register_buffer("mask", mask.clone())
         self.register_buffer("_index", index)
+        self.register_buffer("_nearest", _nearest_measured(mask))
         self.register_buffer("_ones", torch.ones((1,) * (len(in_shape) - 1)), persistent=False)
 
     @property
@@ -79,9 +82,16 @@ class Inpainting(SpectralOperator):
         return self.from_spectrum(y)
 
     def _guess(self, y: Tensor) -> Tensor:
-        # a channel's mean is a better start than black
-        filled = y.mean(-1, keepdim=True).unsqueeze(-1).expand(*y.shape[:-1], *self.mask.shape)
-        return torch.where(self.mask, self.from_spectrum(y), filled)
+        # the nearest measured pixel: the cheapest fill that follows the picture
+        return y.gather(-1, self._nearest.expand(*y.shape[:-1], -1)).reshape(*y.shape[:-1], *self.mask.shape)
+
+
+def _nearest_measured(mask: Tensor) -> Tensor:
+    """For every pixel in reading order, the position in the data of the measured pixel nearest to it."""
+    rows, columns = distance_transform_edt(~mask.numpy(force=True), return_distances=False, return_indices=True)
+    position = torch.cumsum(mask.flatten(), 0) - 1
+    flat = torch.from_numpy(rows.astype("int64") * mask.shape[1] + columns).flatten()
+    return position[flat.to(position.device)]
 
 
 class InpaintingSpec(OperatorSpec):

@@ -85,9 +85,10 @@ class Likelihood:
 
         Raises:
             NeedError: unless the operator is linear and the noise Gaussian.
+            ShapeError: wrong shape, or `step` not positive.
         """
         operator, noise = self._linear_gaussian()
-        return operator.prox(z, self.y, noise.sigma**2 / step)
+        return operator.prox(z, self.y, noise.sigma**2 / _positive(step))
 
     def draw(self, mean: Tensor, step: Tensor | float, rng: Rng) -> Tensor:
         """A draw of x from the normalised product N(x; mean, step I) · N(y; A x, sigma² I).
@@ -99,7 +100,7 @@ class Likelihood:
 
         Raises:
             NeedError: unless the operator is linear and the noise Gaussian.
-            ShapeError: `rng` has not one stream per sample.
+            ShapeError: wrong shape, `step` not positive, or `rng` has not one stream per sample.
 
         Source: Papandreou & Yuille 2010, "Gaussian sampling by local perturbations". Deviations: none.
         """
@@ -107,11 +108,12 @@ class Likelihood:
         operator.check_image(mean)
         if rng.batch != mean.shape[0]:
             raise ShapeError(f"Expected random streams for {mean.shape[0]} samples, got {rng.batch}; match the seeds.")
+        rho = noise.sigma**2 / _positive(step)
         spread = torch.as_tensor(step, dtype=mean.real.dtype, device=mean.device).sqrt()
         jitter = rng.randn(operator.in_shape, complex=operator.in_complex).to(mean)
         z = mean + per_sample(spread, mean.ndim) * jitter
         y = self.y + noise.sigma * rng.randn(operator.out_shape, complex=operator.out_complex).to(self.y)
-        return operator.prox(z, y, noise.sigma**2 / step)
+        return operator.prox(z, y, rho)
 
     def through(self, decode: Callable[[Tensor], Tensor], in_shape: Shape = ()) -> "Likelihood":
         """The likelihood of a latent z with x = decode(z).
@@ -136,6 +138,12 @@ class Likelihood:
             raise ShapeError(
                 f"Expected images for {self.y.shape[0]} samples, got {x.shape[0]}; match the data's batch."
             )
+
+
+def _positive(step: Tensor | float) -> Tensor | float:
+    if not bool((step > 0).all() if isinstance(step, Tensor) else step > 0):
+        raise ShapeError(f"Expected step > 0, got {step}; a step of 0 leaves the image as it is.")
+    return step
 
 
 class Decoded(Operator):

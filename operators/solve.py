@@ -121,7 +121,7 @@ def conjugate_gradient(
         iterations = iterations + active
         active = active & (norm(r) > goal)
     size = norm(rhs)
-    residual = torch.where(size > 0, norm(r) / size, torch.zeros_like(size))
+    residual = torch.where(size == 0, torch.zeros_like(size), norm(r) / size)
     if strict and bool((residual > tol).any()):
         raise NoConvergence(
             f"Conjugate gradients expected a relative residual of {tol:.1e} within {max_iter} iterations, "

@@ -101,6 +101,7 @@ class Result:
             raise WriteError(
                 f"Expected to be able to write to {folder.parent}, got: {error.strerror}; choose another folder."
             ) from error
+        old = part.with_name(part.name + "-old")
         try:
             (part / "recipe.json").write_text(self.recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
             np.savez_compressed(
@@ -115,15 +116,18 @@ class Result:
             (part / "report.json").write_text(self.report.model_dump_json(indent=2) + "\n", encoding="utf-8")
             part.chmod(0o755)
             if folder.exists():
-                old = part.with_name(part.name + "-old")
                 os.replace(folder, old)
-                os.replace(part, folder)
-                shutil.rmtree(old)
-            else:
-                os.replace(part, folder)
-        except OSError as error:
+            os.replace(part, folder)
+            shutil.rmtree(old, ignore_errors=True)
+        except BaseException as error:  # Ctrl-C too leaves the folder as it was
+            if old.exists() and not folder.exists():
+                os.replace(old, folder)
             shutil.rmtree(part, ignore_errors=True)
-            raise WriteError(f"Expected to write the result to {folder}, got: {error.strerror}; nothing was kept.") from error
+            if not isinstance(error, OSError):
+                raise
+            raise WriteError(
+                f"Expected to write the result to {folder}, got: {error.strerror}; nothing was kept."
+            ) from error
 
 
 def check_result_folder(folder: Path) -> None:
@@ -132,9 +136,12 @@ def check_result_folder(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise WriteError(f"Expected a folder for the result, got the file {folder}; choose another name.")
+    needed = {"report.json", "recipe.json", "samples.npz"}
     names = {p.name for p in folder.iterdir()}
-    if names and not {"report.json", "recipe.json", "samples.npz"} <= names:
-        raise WriteError(f"Expected a new folder or an earlier result at {folder}, got other files; choose another name.")
+    if names and (not needed <= names or any(not n.endswith(".png") for n in names - needed)):
+        raise WriteError(
+            f"Expected a new folder or an earlier result at {folder}, got other files; choose another name."
+        )
 
 
 def load_samples(folder: Path) -> tuple[Tensor, Recipe, Report]:

@@ -47,7 +47,7 @@ class TV(Method):
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PROX})
 
-    weight: Annotated[float, Field(gt=0, le=1e4, description="Weight of the total variation."), Ui(scale="log")] = 20.0
+    weight: Annotated[float, Field(gt=0, le=1e4, description="Weight of the total variation."), Ui(scale="log")] = 6.0
     iterations: Annotated[int, Field(ge=1, le=5000, description="Primal-dual iterations.")] = 200
     primal: Annotated[
         float, Field(gt=0, le=100, description="Primal step; changes the speed, not the result."), Ui(scale="log", advanced=True)

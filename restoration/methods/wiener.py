@@ -32,8 +32,8 @@ class Wiener(Method):
     source: ClassVar[Source] = Source(paper="Wiener 1949; Field 1987 (spectrum)")
     needs: ClassVar[frozenset[Need]] = frozenset({Need.LINEAR})
 
-    std: Annotated[float, Field(gt=0, le=10, description="Standard deviation of a pixel under the prior.")] = 0.25
-    exponent: Annotated[float, Field(gt=0, le=4, description="Amplitude falls as 1/f^exponent.")] = 1.2
+    std: Annotated[float, Field(gt=0, le=10, description="Standard deviation of a pixel under the prior.")] = 0.15
+    exponent: Annotated[float, Field(gt=0, le=4, description="Amplitude falls as 1/f^exponent.")] = 1.3
     iterations: Annotated[int, Field(ge=1, le=2000, description="Most conjugate-gradient iterations.")] = 200
 
     @torch.no_grad()

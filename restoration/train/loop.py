@@ -24,6 +24,7 @@ from restoration.nets.unet import ResidualUNet
 from restoration.preconditioning import edm
 from restoration.train.data import Crops, centre_crops, load_photos
 from restoration.train.optim import Muon
+from restoration.train.widen import widen
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def train(
     torch.backends.cudnn.benchmark = True
     net = ResidualUNet(recipe.channels, recipe.blocks, recipe.embedding)
     if init is not None:
-        net.load_state_dict({k: v.float() for k, v in load_weights(init).items()})
+        widen({k: v.float() for k, v in load_weights(init).items()}, net)
     net = net.to(device, memory_format=torch.channels_last)
     average = ResidualUNet(recipe.channels, recipe.blocks, recipe.embedding)
     average.load_state_dict(net.state_dict())

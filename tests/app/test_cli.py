@@ -1,5 +1,6 @@
 """The command line, run in process on tiny pictures."""
 
+import hashlib
 import json
 import os
 import shlex
@@ -69,7 +70,7 @@ def test_a_clean_picture_is_degraded_and_scored(recipe: Path, photo: Path, tmp_p
     assert found["seeds"] == [0, 1, 2]
     assert found["nfe"] == CONFTEST_STEPS
     assert found["residual_sigma"] > 0
-    assert found["input_sha256"] == __import__("hashlib").sha256(photo.read_bytes()).hexdigest()
+    assert found["input_sha256"] == hashlib.sha256(photo.read_bytes()).hexdigest()
     assert found["intended_use"] == "research use only"
     assert "PSNR" in capsys.readouterr().out
     assert np.array_equal(cv2.imread(str(out / "truth.png")), cv2.imread(str(photo)))
@@ -122,7 +123,9 @@ def test_a_grey_picture_is_taken_as_colour_and_that_is_noted(recipe: Path, tmp_p
     assert "grey" in capsys.readouterr().out
 
 
-def test_a_small_measurement_gives_a_larger_picture(write_recipe: Callable[..., Path], photo: Path, tmp_path: Path) -> None:
+def test_a_small_measurement_gives_a_larger_picture(
+    write_recipe: Callable[..., Path], photo: Path, tmp_path: Path
+) -> None:
     small = write_recipe(changes={"operator": {"kind": "downsample", "factor": 4, "method": "bicubic"}})
     assert run("run", small, photo, "-o", tmp_path / "out", "--samples", 2) == 0
     assert samples(tmp_path / "out").shape == (2, 3, 128, 160)
@@ -192,13 +195,18 @@ def png_of_size(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", row) + chunk(b"IEND", b"")
 
 
+def noise_png(path: Path) -> bytes:
+    write_picture(path, torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    return path.read_bytes()
+
+
 BAD_PICTURES: dict[str, Callable[[Path], object]] = {
     "missing.png": lambda path: None,
     "text.png": lambda path: path.write_text("this is no picture\n" * 10),
     "empty.png": lambda path: path.write_bytes(b""),
     "one-pixel.png": lambda path: path.write_bytes(png_of_size(1, 1)),
     "enormous.png": lambda path: path.write_bytes(png_of_size(20000, 20000)),
-    "cut-off.png": lambda path: path.write_bytes(png_of_size(64, 64)),
+    "cut-off.png": lambda path: path.write_bytes(noise_png(path)[:-200]),
     "nan.tif": lambda path: tifffile.imwrite(path, np.full((32, 32, 3), np.nan, np.float32), photometric="rgb"),
     "transparent.png": lambda path: cv2.imwrite(str(path), np.full((32, 32, 4), 128, np.uint8)),
     "folder.png": lambda path: path.mkdir(),
@@ -207,7 +215,7 @@ BAD_PICTURES: dict[str, Callable[[Path], object]] = {
 
 def refused(capsys, out: Path, *words: Any) -> str:
     """Run, and check all that holds for every refusal; returns the sentence."""
-    before = {p for p in out.parent.rglob("*")}
+    before = set(out.parent.rglob("*"))
     assert run(*words, "-o", out) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -215,13 +223,15 @@ def refused(capsys, out: Path, *words: Any) -> str:
     assert printed.err.startswith("preimage: ")
     assert "Traceback" not in printed.err
     assert not out.exists()
-    assert {p for p in out.parent.rglob("*")} == before
+    assert set(out.parent.rglob("*")) == before
     return printed.err
 
 
 @pytest.mark.parametrize("name", BAD_PICTURES)
 @pytest.mark.parametrize("truth", [[], ["--truth"]], ids=["measurement", "truth"])
-def test_a_bad_picture_is_refused_in_a_sentence(name: str, truth: list[str], recipe: Path, tmp_path: Path, capsys) -> None:
+def test_a_bad_picture_is_refused_in_a_sentence(
+    name: str, truth: list[str], recipe: Path, tmp_path: Path, capsys
+) -> None:
     BAD_PICTURES[name](tmp_path / name)
     assert name in refused(capsys, tmp_path / "out", "run", recipe, tmp_path / name, *truth)
 
@@ -265,7 +275,9 @@ def test_an_unknown_preset_is_refused_with_the_known_ones(photo: Path, tmp_path:
     assert "missing.json" in refused(capsys, tmp_path / "out", "run", tmp_path / "missing.json", photo)
 
 
-def test_a_mask_of_another_size_is_refused(write_recipe: Callable[..., Path], photo: Path, tmp_path: Path, capsys) -> None:
+def test_a_mask_of_another_size_is_refused(
+    write_recipe: Callable[..., Path], photo: Path, tmp_path: Path, capsys
+) -> None:
     cv2.imwrite(str(tmp_path / "mask.png"), np.full((16, 16), 255, np.uint8))
     mask = {"kind": "file", "file": {"path": "mask.png"}}
     path = write_recipe(changes={"operator": {"kind": "inpainting", "mask": mask}})
@@ -284,7 +296,12 @@ def test_a_mask_is_found_beside_its_recipe(write_recipe: Callable[..., Path], ph
 
 
 def test_a_damaged_weight_file_is_refused(
-    write_recipe: Callable[..., Path], assets: Path, photo: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+    write_recipe: Callable[..., Path],
+    assets: Path,
+    photo: Path,
+    tmp_path: Path,
+    capsys,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PREIMAGE_ASSETS", str(assets))
     path = write_recipe(changes={"model": {"kind": "trained", "name": "tiny"}})
@@ -314,7 +331,9 @@ def test_a_damaged_asset_folder_is_refused(
     [["--seed", 1, 2, "--samples", 2], ["--samples", 0], ["--seed", -1], ["--seed", 3, 3], ["--seed", 2**63]],
     ids=lambda words: " ".join(map(str, words)),
 )
-def test_seeds_and_samples_that_conflict_are_refused(words: list[Any], recipe: Path, photo: Path, tmp_path: Path, capsys) -> None:
+def test_seeds_and_samples_that_conflict_are_refused(
+    words: list[Any], recipe: Path, photo: Path, tmp_path: Path, capsys
+) -> None:
     refused(capsys, tmp_path / "out", "run", recipe, photo, *words)
 
 
@@ -363,7 +382,7 @@ def test_a_result_folder_that_cannot_be_is_refused_before_the_work(
     write_recipe: Callable[..., Path], photo: Path, tmp_path: Path, capsys
 ) -> None:
     endless = write_recipe(steps=2000)
-    for out in (photo, photo / "inside", tmp_path / ("n" * 300), tmp_path / "nul\0"):
+    for out in (photo, photo / "inside", tmp_path / ("n" * 300)):
         assert run("run", endless, photo, "-o", out) == 2
         assert capsys.readouterr().err.count("\n") == 1
     assert photo.is_file()
@@ -377,7 +396,9 @@ def test_an_input_inside_the_result_folder_is_not_overwritten(recipe: Path, phot
     assert (out / "input.png").read_bytes() == before
 
 
-def test_our_own_mistakes_show_a_trace(recipe: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_own_mistakes_show_a_trace(
+    recipe: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("app.run.Pipeline.run", lambda *_: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         run("run", recipe, photo, "-o", tmp_path / "out")
@@ -415,32 +436,36 @@ def test_an_abort_while_writing_leaves_nothing_behind(
 
 
 PROGRAM = """
-import signal, sys, torch
+import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test runner in the background may ignore it
-torch.set_num_threads(1)
+from restoration.pipeline import Pipeline
+whole = Pipeline.steps
+def steps(*words):
+    for step in whole(*words):
+        if step.index == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        yield step
+Pipeline.steps = steps
 from app.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 
 
 def test_an_interrupt_keeps_the_partial_result(write_recipe: Callable[..., Path], photo: Path, tmp_path: Path) -> None:
-    long, out = write_recipe(steps=2000), tmp_path / "out"
-    write_picture(photo, torch.rand(3, 96, 96, generator=torch.Generator().manual_seed(0)))
-    words = ["run", str(long), str(photo), "-o", str(out), "--truth", "--samples", "2"]
+    out = tmp_path / "out"
+    words = ["run", str(write_recipe(steps=9)), str(photo), "-o", str(out), "--truth", "--samples", "2"]
     root = Path(cli.__file__).parents[1]
-    with subprocess.Popen([sys.executable, "-c", PROGRAM, *words], cwd=root, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        first = process.stderr.readline()
-        assert "%" in first
-        process.send_signal(signal.SIGINT)
-        rest = process.stderr.read()
-    assert process.returncode == 130
-    assert "stopped early" in rest
-    assert "Traceback" not in rest
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *words], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 130
+    assert "stopping after this step" in done.stderr
+    assert "stopped early" in done.stderr
+    assert "Traceback" not in done.stderr
     found = report(out)
     assert found["complete"] is False
-    assert 0 < found["nfe"] < 2000
-    assert samples(out).shape == (2, 3, 96, 96)
+    assert found["nfe"] == 3
+    assert samples(out).shape == (2, 3, 32, 40)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "photo.png", "recipe.json"]
 
 
@@ -448,7 +473,9 @@ def test_an_interrupt_keeps_the_partial_result(write_recipe: Callable[..., Path]
 
 
 def test_help_answers_without_loading_torch() -> None:
-    program = "import sys\nfrom app.cli import main\ntry:\n    main(['--help'])\nfinally:\n    print('torch' in sys.modules)"
+    program = (
+        "import sys\nfrom app.cli import main\ntry:\n    main(['--help'])\nfinally:\n    print('torch' in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=Path(cli.__file__).parents[1], capture_output=True, text=True, check=True
     )

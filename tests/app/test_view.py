@@ -63,7 +63,8 @@ def test_spread_is_the_root_mean_square_over_colours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("largest", "top"), [(0.0, 0.01), (0.0103, 0.015), (0.02, 0.02), (0.034, 0.04), (0.095, 0.1), (0.7, 0.8), (1.0, 1.0)]
+    ("largest", "top"),
+    [(0.0, 0.01), (0.0103, 0.015), (0.02, 0.02), (0.034, 0.04), (0.095, 0.1), (0.7, 0.8), (1.0, 1.0)],
 )
 def test_the_scale_is_a_plain_number_that_covers_the_map(largest: float, top: float) -> None:
     assert spread_scale([torch.full((4, 4), largest), torch.zeros(0)]) == top
@@ -93,7 +94,10 @@ def test_a_map_with_its_scale_keeps_the_map_and_adds_the_bar_beneath() -> None:
 def test_a_montage_holds_each_picture_unchanged_in_its_place() -> None:
     red, blue = np.full((20, 30, 3), (255, 0, 0), np.uint8), np.full((10, 40, 3), (0, 0, 255), np.uint8)
     colours = montage(
-        [[Cell(red, "a caption"), None], [Cell(red), Cell(blue, "x")]], ["first\nrow", "second"], ["left", "right"], "note"
+        [[Cell(red, "a caption"), None], [Cell(red), Cell(blue, "x")]],
+        ["first\nrow", "second"],
+        ["left", "right"],
+        "note",
     )
     assert (colours == (255, 0, 0)).all(-1).sum() == 2 * red.shape[0] * red.shape[1]
     assert (colours == (0, 0, 255)).all(-1).sum() == blue.shape[0] * blue.shape[1]

@@ -9,12 +9,15 @@ from operators import (
     AnyOperator,
     BlurSpec,
     DownsampleSpec,
+    Gaussian,
     Identity,
     Inpainting,
     InpaintingSpec,
+    Likelihood,
     LinearOperator,
     Operator,
     OperatorSpec,
+    Rng,
     SpectralOperator,
     kinds,
     make_blur,
@@ -67,6 +70,30 @@ def test_complex_images(complex_: bool) -> None:
 @pytest.mark.parametrize("boundary", ["circular", "reflect", "zero"])
 def test_blur_of_a_volume(boundary: str) -> None:
     check_operator(make_blur(disk_kernel(5, 1.5), (1, 3, 8, 7), boundary))  # type: ignore[arg-type]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("spec", [*(kind() for kind in kinds(AnyOperator).values()), *VARIANTS], ids=repr)
+def test_another_device_gives_the_same(spec: OperatorSpec) -> None:
+    operator = spec.build(spec.usable_shape((3, 40, 48)))
+    assert isinstance(operator, LinearOperator)
+    rng = Rng([0, 1])
+    x, y = rng.randn(operator.in_shape), rng.randn(operator.out_shape)
+    rho = torch.tensor([0.1, 0.5])
+    noise, seeds = Gaussian(sigma=0.1), Rng([5, 6])
+    held = Likelihood(operator, noise, y)
+    expected = [operator(x), operator.adjoint(y), operator.prox(x, y, rho), operator.guess(y), held.grad(x)[0]]
+    expected += [held.draw(x, 0.05, seeds.child("draw")), noise.sample(operator(x), seeds.child("noise"))]
+    size = operator.norm_squared()
+    operator, x, y, seeds = operator.to("cuda"), x.cuda(), y.cuda(), seeds.to("cuda")
+    held = Likelihood(operator, noise, y)
+    found = [operator(x), operator.adjoint(y), operator.prox(x, y, rho.cuda()), operator.guess(y), held.grad(x)[0]]
+    found += [held.draw(x, 0.05, seeds.child("draw")), noise.sample(operator(x), seeds.child("noise"))]
+    for a, b in zip(found, expected, strict=True):
+        assert a.is_cuda
+        assert torch.allclose(a.cpu(), b, atol=1e-3, rtol=1e-3)
+    assert operator.norm_squared() == pytest.approx(size, rel=1e-3)
 
 
 def test_composition() -> None:

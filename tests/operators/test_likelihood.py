@@ -226,7 +226,10 @@ def test_batches_and_shapes_are_checked() -> None:
         Likelihood(Identity(SHAPE), Gaussian(), torch.zeros(1, 4, 6))
     with pytest.raises(ShapeError, match="streams for 3 samples, got 1"):
         held.draw(x, 0.1, Rng([0]))
-    with pytest.raises(ShapeError, match="rho > 0"):
-        held.prox(x, -1.0)
+    for step in (0, -1.0, float("nan"), torch.tensor([1.0, 0.0, 1.0])):
+        with pytest.raises(ShapeError, match="step > 0"):
+            held.prox(x, step)
+        with pytest.raises(ShapeError, match="step > 0"):
+            held.draw(x, step, Rng([0, 1, 2]))
     with pytest.raises(ShapeError, match="rho as a number"):
         held.prox(x, torch.ones(2))

@@ -62,10 +62,7 @@ def test_unions_that_cannot_be_told_apart_are_refused() -> None:
 def test_every_union_round_trips_by_tag(union: object) -> None:
     adapter = TypeAdapter(union)
     for tag, kind in kinds(union).items():
-        if tag == "file":
-            spec = kind.model_validate({"file": {"path": "a.png"}})
-        else:
-            spec = kind()
+        spec = kind.model_validate({"file": {"path": "a.png"}} if tag == "file" else {})
         assert adapter.validate_json(adapter.dump_json(spec)) == spec
         # what a form is drawn from: every field has a description or is a group of its own
         for name, field in kind.model_fields.items():

@@ -1,0 +1,253 @@
+"""From a recipe to a result folder: one sample alone and in a batch, partial runs, classical methods, atomic writes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from app.pictures import read_picture
+from operators.errors import Diverged, NeedError, ReadError, ShapeError, WriteError
+from restoration import pipeline as module
+from restoration.assets import AssetStore
+from restoration.metrics import psnr, ssim
+from restoration.pipeline import Pipeline, Progress, with_seeds
+from restoration.recipe import Recipe, read_recipe
+from restoration.result import Result, load_samples
+
+TASKS = ["denoise", "deblur-gaussian", "deblur-motion", "sr-x4", "inpaint-random-70", "inpaint-box", "inpaint-scratches"]
+
+
+@pytest.fixture(scope="module")
+def truth() -> Tensor:
+    return read_picture(AssetStore().picture("astronaut")).pixels[:, 16:80, 60:132]
+
+
+def recipe(task: str, **changes: object) -> Recipe:
+    preset, _ = read_recipe(task)
+    quick = {"kind": "diffpir", "schedule": {"kind": "karras", "steps": 4, "sigma_max": 0.5}}
+    return Recipe.model_validate({**preset.model_dump(), "method": quick, **changes})
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_preset_restores(task: str, truth: Tensor) -> None:
+    pipeline = Pipeline.load(recipe(task, seeds=(0, 1)), precision="fp32")
+    measurement = pipeline.simulate(truth)
+    result = pipeline.run(measurement)
+    report = result.report
+    assert result.samples.shape == (2, 3, 64, 72)
+    assert report.complete
+    assert report.nfe == 4
+    assert report.vjps == 0
+    assert 0.3 < report.residual_sigma < 2.5
+    assert report.psnr == pytest.approx(psnr(truth, result.mean))
+    assert report.ssim == pytest.approx(ssim(truth, result.mean))
+    guess = measurement.likelihood.operator.guess(measurement.likelihood.y)[0]
+    assert report.psnr > psnr(truth, guess)
+
+
+def test_sample_k_is_the_same_alone_and_in_any_group(truth: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = Pipeline.load(recipe("sr-x4", seeds=(5, 0, 9)), precision="fp32")
+    measurement = together.simulate(truth)
+    all_three = together.run(measurement).samples
+    alone = Pipeline.load(recipe("sr-x4", seeds=(9,)), precision="fp32").run(measurement).samples
+    assert torch.allclose(all_three[2], alone[0], atol=2e-5)
+    monkeypatch.setattr(module, "PIXELS_PER_CALL", 2 * 64 * 72)
+    assert [len(g) for g in together.groups(measurement)] == [2, 1]
+    assert torch.allclose(together.run(measurement).samples, all_three, atol=2e-5)
+
+
+def test_fp32_is_reproducible_to_the_bit(truth: Tensor) -> None:
+    first, second = (Pipeline.load(recipe("inpaint-random-70"), precision="fp32") for _ in range(2))
+    assert torch.equal(first.run(first.simulate(truth)).samples, second.run(second.simulate(truth)).samples)
+
+
+def test_the_measurement_does_not_depend_on_the_seeds_of_the_samples(truth: Tensor) -> None:
+    a, b = (Pipeline.load(recipe("denoise", seeds=s)).simulate(truth) for s in ((0,), (1, 2)))
+    assert torch.equal(a.likelihood.y, b.likelihood.y)
+    c = Pipeline.load(recipe("denoise")).simulate(truth, seed=1)
+    assert not torch.equal(a.likelihood.y, c.likelihood.y)
+    assert float((a.likelihood.y[0] - truth).std()) == pytest.approx(0.025, rel=0.05)
+
+
+def test_a_real_measurement_gives_the_same_as_its_simulation(truth: Tensor) -> None:
+    pipeline = Pipeline.load(recipe("sr-x4"), precision="fp32")
+    simulated = pipeline.simulate(truth)
+    observed = pipeline.observe(simulated.picture())
+    assert observed.truth is None
+    a, b = pipeline.run(simulated), pipeline.run(observed)
+    assert torch.equal(a.samples, b.samples)
+    assert b.report.psnr is None
+    assert b.report.residual_sigma == a.report.residual_sigma
+
+
+def test_pictures_are_cropped_to_the_factor_and_it_is_said(truth: Tensor) -> None:
+    pipeline = Pipeline.load(recipe("sr-x4"))
+    measurement = pipeline.simulate(truth[:, :63, :70])
+    assert measurement.truth is not None
+    assert measurement.truth.shape == (3, 60, 68)
+    assert "cropped from 63x70 to 60x68" in measurement.notes[0]
+
+
+def test_a_grey_picture_is_restored_and_it_is_said(truth: Tensor) -> None:
+    pipeline = Pipeline.load(recipe("denoise"), precision="fp32")
+    measurement = pipeline.simulate(truth.mean(0, keepdim=True))
+    assert "grey" in measurement.notes[0]
+    report = pipeline.run(measurement).report
+    assert report.psnr is not None
+    assert report.psnr > 30
+    with pytest.raises(ShapeError, match="3 channels"):
+        pipeline.observe(torch.zeros(2, 32, 32))
+
+
+def test_watch_sees_every_step_and_stop_keeps_what_there_is(truth: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PIXELS_PER_CALL", 64 * 72)
+    pipeline = Pipeline.load(recipe("deblur-gaussian", seeds=(0, 1, 2)), precision="fp32")
+    measurement = pipeline.simulate(truth)
+    seen: list[Progress] = []
+    whole = pipeline.run(measurement, watch=seen.append)
+    assert [(p.done, p.total) for p in seen] == [(i, 12) for i in range(1, 13)]
+    seen.clear()
+    part = pipeline.run(measurement, watch=seen.append, stop=lambda: len(seen) == 6)
+    assert not part.report.complete
+    assert part.report.samples == 2
+    assert part.report.seeds == (0, 1)
+    assert torch.equal(part.samples[0], whole.samples[0])
+    assert not torch.equal(part.samples[1], whole.samples[1])
+
+
+def test_stopping_at_the_very_end_changes_nothing(truth: Tensor) -> None:
+    pipeline = Pipeline.load(recipe("denoise"))
+    seen: list[Progress] = []
+    assert pipeline.run(pipeline.simulate(truth), watch=seen.append, stop=lambda: len(seen) == 4).report.complete
+
+
+def test_numbers_that_are_not_finite_end_the_run(truth: Tensor) -> None:
+    wild = {"kind": "dps", "schedule": {"kind": "karras", "steps": 30}, "guidance": {"kind": "likelihood", "weight": 10.0}}
+    pipeline = Pipeline.load(recipe("denoise", method=wild, model={"kind": "power-law"}))
+    with pytest.raises(Diverged, match="at step"):
+        pipeline.run(pipeline.simulate(truth))
+
+
+def test_needs_are_checked_before_the_work() -> None:
+    with pytest.raises(NeedError, match="denoises"):
+        Pipeline.load(recipe("denoise", model={"kind": "none"}))
+
+
+@pytest.mark.parametrize("task", ["deblur-gaussian", "sr-x4", "inpaint-random-70"])
+@pytest.mark.parametrize("kind", ["tv", "wiener", "direct"])
+def test_classical_methods_follow_the_same_protocol(task: str, kind: str, truth: Tensor) -> None:
+    pipeline = Pipeline.load(recipe(task, method={"kind": kind}, model={"kind": "none"}, seeds=(0, 1)))
+    measurement = pipeline.simulate(truth)
+    result = pipeline.run(measurement)
+    assert result.samples.shape == (2, 3, 64, 72)
+    assert torch.equal(result.samples[0], result.samples[1])
+    direct = psnr(truth, measurement.likelihood.operator.guess(measurement.likelihood.y)[0])
+    assert result.report.psnr is not None
+    assert result.report.nfe == 0
+    # Against bicubic enlargement, itself a fair estimate, the default weights need not win on so small a picture.
+    assert result.report.psnr >= direct - (1.0 if task == "sr-x4" else 0.0)
+
+
+@pytest.mark.parametrize("algorithm", ["telea", "ns"])
+def test_opencv_inpainting_fills_holes_and_keeps_the_rest(algorithm: str, truth: Tensor) -> None:
+    method = {"kind": "opencv-inpaint", "algorithm": algorithm}
+    pipeline = Pipeline.load(recipe("inpaint-scratches", method=method, model={"kind": "none"}))
+    measurement = pipeline.simulate(truth)
+    x = pipeline.run(measurement).samples
+    # Measured pixels come back to within the rounding to 8 bits and the clipping to [0, 1].
+    kept = measurement.likelihood.operator(x) - measurement.likelihood.y.clamp(0, 1)
+    assert float(kept.abs().max()) <= 0.5 / 255 + 1e-6
+    with pytest.raises(NeedError, match="inpainting"):
+        other = Pipeline.load(recipe("denoise", method=method, model={"kind": "none"}))
+        other.run(other.simulate(truth))
+
+
+def test_tv_solves_its_problem() -> None:
+    """Against a brute-force minimiser of the same objective, smoothed only far below the tolerance."""
+    from operators import Gaussian, Identity, Likelihood, Rng
+    from restoration.methods.tv import TV, gradient
+
+    g = torch.Generator().manual_seed(0)
+    y = torch.rand(1, 2, 5, 6, generator=g, dtype=torch.float64)
+    likelihood, weight = Likelihood(Identity((2, 5, 6)), Gaussian(sigma=0.2), y), 3.0
+
+    def objective(x: Tensor) -> Tensor:
+        tv = (gradient(x).square().sum((1, 2)) + 1e-12).sqrt().sum()
+        return -likelihood.log_prob(x).sum() + weight * tv
+
+    *_, step = TV(weight=weight, iterations=3000).run(None, likelihood, Rng([0]))
+    best = y.clone().requires_grad_()
+    optimiser = torch.optim.LBFGS([best], max_iter=4000, line_search_fn="strong_wolfe", tolerance_change=0, history_size=50)
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        value = objective(best)
+        value.backward()
+        return value
+
+    optimiser.step(closure)
+    assert float(objective(step.x0)) <= float(objective(best.detach())) + 1e-5
+
+
+def test_wiener_is_the_posterior_mean_of_its_prior() -> None:
+    """For denoising with a periodic power law, the filter is known in closed form."""
+    from operators import Gaussian, Identity, Likelihood, Rng
+    from restoration.analytic import PowerLawPrior
+    from restoration.methods.wiener import Wiener
+
+    y = torch.rand(1, 3, 24, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    likelihood = Likelihood(Identity((3, 24, 20)), Gaussian(sigma=0.1), y)
+    (step,) = Wiener(std=0.2, exponent=1.1).run(None, likelihood, Rng([0]))
+    prior = PowerLawPrior(float(y.mean()), 0.2, 1.1)
+    expected = prior(y, torch.tensor([0.1], dtype=torch.float64))
+    assert torch.allclose(step.x0, expected, atol=1e-5)
+
+
+@pytest.fixture
+def result(truth: Tensor) -> Result:
+    pipeline = Pipeline.load(recipe("denoise", model={"kind": "power-law"}, seeds=(3, 4)), precision="fp32")
+    return pipeline.run(pipeline.simulate(truth))
+
+
+def test_a_saved_result_comes_back(result: Result, tmp_path: Path) -> None:
+    described = result.described(input_sha256="0" * 64, command="preimage run denoise a.png -o out")
+    described.save(tmp_path / "out", {"mean.png": b"png"})
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["mean.png", "recipe.json", "report.json", "samples.npz"]
+    samples, recipe_again, report = load_samples(tmp_path / "out")
+    assert torch.equal(samples, result.samples)
+    assert recipe_again == result.recipe
+    assert report == described.report
+    with np.load(tmp_path / "out" / "samples.npz") as arrays:
+        assert arrays["seeds"].tolist() == [3, 4]
+        assert np.array_equal(arrays["y"], result.measurement.likelihood.y.numpy())
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_saving_replaces_a_result_and_nothing_else(result: Result, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result.save(out)
+    result.save(out)
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    other = tmp_path / "thesis"
+    other.mkdir()
+    (other / "chapter.txt").write_text("mine")
+    with pytest.raises(WriteError, match="other files"):
+        result.save(other)
+    assert [p.name for p in other.iterdir()] == ["chapter.txt"]
+    with pytest.raises(WriteError, match="got the file"):
+        result.save(other / "chapter.txt")
+
+
+def test_a_folder_without_a_report_is_unfinished(result: Result, tmp_path: Path) -> None:
+    result.save(tmp_path / "out")
+    (tmp_path / "out" / "report.json").unlink()
+    with pytest.raises(ReadError, match="finished result"):
+        load_samples(tmp_path / "out")
+
+
+def test_mean_and_spread(result: Result) -> None:
+    assert torch.allclose(result.mean, result.samples.mean(0))
+    assert torch.allclose(result.std, (result.samples[0] - result.samples[1]).abs() / 2, atol=1e-6)
+    assert with_seeds(result.recipe, (1,)).seeds == (1,)

@@ -1,0 +1,182 @@
+"""Recipes: round trips, digests, and sentences for what is wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from operators import AnyNoise, AnyOperator, Gaussian, IdentitySpec, Poisson, kinds
+from operators.errors import AssetCorrupt, AssetMissing, ReadError, RecipeError
+from restoration.assets import AssetStore
+from restoration.methods.dps import DPS
+from restoration.recipe import AnyMethod, AnyModel, NoPrior, Recipe, parse_recipe, preset_names, read_recipe
+from restoration.schedule import Karras, LinearVP
+
+PRESETS = [
+    "deblur-gaussian", "deblur-motion", "denoise", "inpaint-box", "inpaint-random-70", "inpaint-scratches", "sr-x4",
+]  # fmt: skip
+
+
+def test_the_presets_are_there_valid_and_say_whom_they_follow() -> None:
+    assert preset_names() == PRESETS
+    for name in PRESETS:
+        recipe, _ = read_recipe(name)
+        assert recipe.problems(AssetStore()) == []
+        assert recipe.title
+        assert recipe.reference
+        assert isinstance(recipe.noise, Gaussian)
+        assert recipe.noise.sigma == 0.025
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_json_round_trip(name: str) -> None:
+    recipe, _ = read_recipe(name)
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def example(cls: type) -> dict[str, object]:
+    """Smallest values that a kind without defaults needs."""
+    needed = {"gaussian": {"sigma": 0.1}, "poisson": {"peak": 50.0}}
+    tag = cls.model_fields["kind"].default  # type: ignore[attr-defined]
+    return {"kind": tag, **needed.get(tag, {})}
+
+
+@given(data=st.data())
+def test_every_combination_of_kinds_round_trips(data: st.DataObject) -> None:
+    def pick(union: object) -> dict[str, object]:
+        return example(data.draw(st.sampled_from(list(kinds(union).values()))))
+
+    seeds = data.draw(st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=4, unique=True))
+    values = {"operator": pick(AnyOperator), "noise": pick(AnyNoise), "model": pick(AnyModel), "method": pick(AnyMethod)}
+    recipe = Recipe.model_validate({**values, "seeds": seeds})
+    again = parse_recipe(recipe.model_dump_json(), "test")
+    assert again == recipe
+    assert again.digest == recipe.digest
+    assert isinstance(recipe.problems(AssetStore()), list)
+
+
+def test_the_digest_sees_numbers_and_not_words() -> None:
+    recipe, _ = read_recipe("denoise")
+    assert recipe.model_copy(update={"title": "other", "reference": "other"}).digest == recipe.digest
+    assert recipe.model_copy(update={"seeds": (1,)}).digest != recipe.digest
+    assert recipe.model_copy(update={"noise": Gaussian(sigma=0.0251)}).digest != recipe.digest
+    assert len(recipe.digest) == 12
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"noise": {"kind": "gaussian", "sigma": 0}}, "noise.gaussian.sigma"),
+        ({"noise": {"kind": "gaussian", "sigma": -1}}, "greater than 0"),
+        ({"noise": {"kind": "gaussian", "sigma": "much"}}, "number"),
+        ({"method": {"kind": "dsp"}}, "'dps'"),
+        ({"method": {"kind": "dps", "zeta": 1}}, "zeta"),
+        ({"seeds": [-1]}, "seeds.0"),
+        ({"seeds": []}, "seeds"),
+        ({"version": 2}, "version"),
+        ({"operator": {"kind": "downsample", "factor": 9}}, "factor"),
+    ],
+)
+def test_a_wrong_field_is_named(change: dict[str, object], words: str) -> None:
+    values = {"operator": {"kind": "identity"}, **change}
+    with pytest.raises(RecipeError, match="correct") as caught:
+        parse_recipe(json.dumps(values), "my.json")
+    assert words in str(caught.value)
+    assert "my.json" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_text_that_is_no_json_is_refused() -> None:
+    with pytest.raises(RecipeError, match="JSON"):
+        parse_recipe("{", "my.json")
+
+
+def test_an_unknown_preset_lists_the_known_ones() -> None:
+    with pytest.raises(ReadError, match="denoise"):
+        read_recipe("sharpen")
+
+
+def test_a_missing_recipe_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match="no.json"):
+        read_recipe(str(tmp_path / "no.json"))
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ReadError, match="UTF-8"):
+        read_recipe(str(tmp_path / "binary.json"))
+
+
+def test_problems_come_all_at_once() -> None:
+    recipe = Recipe(operator=IdentitySpec(), noise=Poisson(peak=10), model=NoPrior(), seeds=(1, 1))
+    problems = " ".join(recipe.problems(AssetStore()))
+    assert "denoises" in problems
+    assert "Gaussian noise" in problems
+    assert "different seeds" in problems
+
+
+def test_an_unknown_prior_is_a_problem() -> None:
+    recipe = Recipe.model_validate({"operator": {"kind": "identity"}, "model": {"kind": "trained", "name": "cats"}})
+    assert any("'photo'" in p and "cats" in p for p in recipe.problems(AssetStore()))
+
+
+def test_dps_takes_poisson_noise() -> None:
+    assert Recipe(operator=IdentitySpec(), noise=Poisson(peak=10), method=DPS()).problems(AssetStore()) == []
+
+
+def test_every_asset_has_a_card_that_matches_its_file() -> None:
+    store = AssetStore()
+    for card in store.cards.values():
+        path = store.resolve(card)
+        assert path.stat().st_size == card.bytes
+        assert card.licence
+        assert card.source
+    photo = store.card("photo", "prior")
+    assert photo.net is not None
+    assert sum(p.numel() for p in photo.net.build().parameters()) <= 8_000_000
+
+
+def test_a_damaged_asset_is_refused(tmp_path: Path) -> None:
+    store = AssetStore()
+    (tmp_path / "manifest.toml").write_text((store.folder / "manifest.toml").read_text())
+    (tmp_path / "images").mkdir()
+    content = bytearray(store.picture("coffee").read_bytes())
+    content[1000] ^= 1
+    (tmp_path / "images" / "coffee.png").write_bytes(content)
+    damaged = AssetStore(tmp_path)
+    with pytest.raises(AssetCorrupt, match="sha256"):
+        damaged.picture("coffee")
+    with pytest.raises(AssetMissing, match="no file"):
+        damaged.picture("astronaut")
+    with pytest.raises(AssetMissing, match="image"):
+        damaged.picture("photo")
+
+
+def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AssetCorrupt, match="manifest"):
+        AssetStore(tmp_path)
+
+
+def test_karras_has_its_ends_and_falls() -> None:
+    sigmas = Karras(steps=7, sigma_max=2, sigma_min=0.1).sigmas((0.01, 5))
+    assert sigmas[0] == pytest.approx(2)
+    assert sigmas[-1] == pytest.approx(0.1)
+    assert all(a > b for a, b in zip(sigmas, sigmas[1:], strict=False))
+    # EDM's own first steps: sigma 80 to 0.002, rho 7, 18 steps (second level 57.586).
+    edm = Karras(steps=18, sigma_max=80, sigma_min=0.002).sigmas((0, 100))
+    assert edm[1] == pytest.approx(57.586, abs=0.001)
+
+
+def test_levels_outside_the_trained_range_are_refused() -> None:
+    with pytest.raises(RecipeError, match="trained range"):
+        Karras(sigma_max=20).sigmas((0.0025, 10))
+    with pytest.raises(RecipeError, match="below"):
+        Karras(sigma_max=0.1, sigma_min=0.2).sigmas((0.0025, 10))
+
+
+def test_linear_vp_keeps_what_the_prior_knows() -> None:
+    sigmas = LinearVP().sigmas((0.0025, 5))
+    assert sigmas[-1] == pytest.approx(0.0100005 / 2, rel=1e-5)
+    assert 4.9 < sigmas[0] <= 5
+    assert len(LinearVP().sigmas((0, 100))) == 1000
+    with pytest.raises(RecipeError, match="two"):
+        LinearVP(steps=5).sigmas((1, 1.01))
