@@ -12,7 +12,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make app     the front end"
 	@echo "make lint    style, types and the order of the rooms"
-	@echo "make bench   run the benchmarks"
+	@echo "make bench   measure the overhead of samplers and operators"
 	@echo "Words for the program go in ARGS: make demo ARGS=--help"
 
 demo: .venv/.installed
@@ -31,7 +31,7 @@ lint: .venv/.installed
 	$(BIN)/lint-imports
 
 bench: .venv/.installed
-	$(BIN)/python benchmarks/run.py $(ARGS)
+	$(BIN)/python -m benchmarks.overhead $(ARGS)
 
 # The stamp is written last, so an interrupted set-up is done again.
 .venv/.installed: pyproject.toml

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -84,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         "--precision",
         choices=["auto", "fp32", "bf16"],
         default="auto",
-        help="of the network; auto (default) is bf16 where the hardware has it; fp32 repeats a run bit by bit on one machine",
+        help="of the network; auto (default) is bf16 where the hardware has it; fp32 repeats a run exactly",
     )
     run.set_defaults(command=_run)
 
@@ -162,11 +163,11 @@ def _recipes(options: argparse.Namespace) -> int:
     from restoration.recipe import preset_names, read_recipe
 
     names = preset_names()
+    margin = max(map(len, names)) + 2
     for name in names:
         recipe, _ = read_recipe(name)
-        print(f"{name:<{max(map(len, names))}}  {recipe.title}")
-        if recipe.reference:
-            print(f"{'':<{max(map(len, names))}}  {recipe.reference}")
+        print(f"{name:<{margin}}{recipe.title}")
+        print(textwrap.indent(textwrap.fill(recipe.reference, 100 - margin), " " * margin))
     return 0
 
 

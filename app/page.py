@@ -138,6 +138,7 @@ def _section(task: str, group: Sequence[Case], top: float) -> str:
 {figures}
 </div>
 <details><summary>Settings and command</summary>
+<p>{escape(recipe.title)}. {escape(recipe.reference)}</p>
 <pre>{escape(command)}
 
 {escape(json.dumps(settings))}

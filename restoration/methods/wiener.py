@@ -42,8 +42,8 @@ class Wiener(Method):
         if not isinstance(likelihood.noise, Gaussian):
             raise NeedError(f"Expected Gaussian noise for Wiener, got {type(likelihood.noise).__name__}; use another method.")
         operator, y, variance = likelihood.operator, likelihood.y, likelihood.noise.sigma**2
-        mean = operator.guess(y).mean()
-        root = PowerLawPrior(0.0, self.std, self.exponent).spectrum(*operator.in_shape[-2:], like=y).sqrt()
+        mean = operator.guess(y).mean((1, 2, 3), keepdim=True)
+        root = PowerLawPrior(0.0, self.std, self.exponent).spectrum(operator.in_shape[-2], operator.in_shape[-1], y).sqrt()
 
         def whitened(u: Tensor) -> Tensor:
             return torch.fft.irfft2(root * torch.fft.rfft2(u), s=u.shape[-2:])
