@@ -1,0 +1,1 @@
+"""Measurements: overhead as ratios in one run, denoising, restoration quality."""

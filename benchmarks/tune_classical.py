@@ -27,9 +27,7 @@ CANDIDATES: list[Method] = [
     *(TV(weight=w) for w in (2.5, 4.0, 6.0, 10.0, 16.0)),
     *(Wiener(std=s, exponent=e) for e, s in ((1.0, 0.15), (1.3, 0.15), (1.3, 0.3))),
 ]
-INPAINTING: list[Method] = [
-    OpenCVInpaint(algorithm=a, radius=r) for a, r in (("telea", 2.0), ("ns", 3.0))
-]
+INPAINTING: list[Method] = [OpenCVInpaint(algorithm=a, radius=r) for a, r in (("telea", 2.0), ("ns", 3.0))]
 
 
 def main() -> int:
@@ -45,7 +43,9 @@ def main() -> int:
     n = options.crop
     for task in options.tasks:
         recipe, base = read_recipe(task)
-        plain = Pipeline.load(Recipe.model_validate({**recipe.model_dump(), "model": NoPrior(), "method": Direct()}), base=base)
+        plain = Pipeline.load(
+            Recipe.model_validate({**recipe.model_dump(), "model": NoPrior(), "method": Direct()}), base=base
+        )
         crops = [p[:, (p.shape[1] - n) // 2 :, (p.shape[2] - n) // 2 :][:, :n, :n] for p in pictures]
         measurements = [plain.simulate(c, seed=i) for i, c in enumerate(crops)]
         lines = []

@@ -81,10 +81,12 @@ class PowerLawPrior(Denoiser):
             return (squared + lowest**2) ** -self.exponent
 
         total = power(fy**2 + fullx**2).mean()
-        return self.std**2 * power(fy**2 + fx**2) / total
+        variance: Tensor = self.std**2 * power(fy**2 + fx**2) / total
+        return variance
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        variance = self.spectrum(*x.shape[-2:], like=x)
+        variance = self.spectrum(x.shape[-2], x.shape[-1], x)
         shrink = variance / (variance + sigma.view(-1, 1, 1, 1) ** 2)
         centred = torch.fft.rfft2(x - self.level, norm="ortho")
-        return self.level + torch.fft.irfft2(shrink * centred, s=x.shape[-2:], norm="ortho")
+        estimate: Tensor = torch.fft.irfft2(shrink * centred, s=x.shape[-2:], norm="ortho")
+        return self.level + estimate

@@ -48,8 +48,8 @@ class AssetCard(Spec):
     net: ResidualUNetSpec | None = None
     value_range: tuple[float, float] = (0.0, 1.0)
     sigma_range: tuple[float, float] | None = None
-    training: dict[str, str] = {}
-    quality: dict[str, str] = {}
+    training: dict[str, str] = Field(default_factory=dict)
+    quality: dict[str, str] = Field(default_factory=dict)
 
 
 class AssetStore:
@@ -63,7 +63,9 @@ class AssetStore:
             cards = [AssetCard.model_validate(e) for e in entries]
         except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
             first = str(error).splitlines()[0]
-            raise AssetCorrupt(f"Expected a readable manifest of assets at {manifest}, got: {first}; reinstall.") from error
+            raise AssetCorrupt(
+                f"Expected a readable manifest of assets at {manifest}, got: {first}; reinstall."
+            ) from error
         self.cards = {card.name: card for card in cards}
 
     def card(self, name: str, role: str) -> AssetCard:
@@ -82,7 +84,8 @@ class AssetStore:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         if digest != card.sha256:
             raise AssetCorrupt(
-                f"Expected {path.name} with sha256 {card.sha256[:12]}, got {digest[:12]}; the file is damaged, reinstall it."
+                f"Expected {path.name} with sha256 {card.sha256[:12]}, got {digest[:12]}; "
+                "the file is damaged, reinstall it."
             )
         return path
 
@@ -98,13 +101,17 @@ def load_state(net: nn.Module, path: Path) -> None:
         net.load_state_dict({k: v.float() for k, v in state.items()}, strict=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise AssetCorrupt(f"Expected weights for this network in {path}, got: {reason}; use an undamaged file.") from error
+        raise AssetCorrupt(
+            f"Expected weights for this network in {path}, got: {reason}; use an undamaged file."
+        ) from error
 
 
 def load_denoiser(card: AssetCard, path: Path, device: torch.device, precision: Precision) -> Denoiser:
     """A trained prior in unit range, for any image size; the network in the asked-for precision."""
     if card.net is None or card.sigma_range is None:
-        raise RecipeError(f"Expected a card with a network and its range of noise, got '{card.name}' without; fix the card.")
+        raise RecipeError(
+            f"Expected a card with a network and its range of noise, got '{card.name}' without; fix the card."
+        )
     net = card.net.build()
     load_state(net, path)
     net.requires_grad_(requires_grad=False).eval()

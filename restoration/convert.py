@@ -38,8 +38,9 @@ class EDM(Denoiser):
     ) -> None:
         super().__init__()
         self.shape, self.sigma_range, self.sigma_data, self.precision = shape, sigma_range, sigma_data, precision
-        low = precision == "bf16"
-        self.net = net.to(memory_format=torch.channels_last) if low else net
+        if precision == "bf16":
+            net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from its stubs
+        self.net = net
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         c_skip, c_out, c_in, c_noise = edm(sigma, self.sigma_data)
@@ -49,7 +50,8 @@ class EDM(Denoiser):
                 raw = self.net(scaled.float().contiguous(memory_format=torch.channels_last), c_noise.float())
         else:
             raw = self.net(scaled, c_noise)
-        return _column(c_skip, x) * x + _column(c_out, x) * raw.to(x.dtype)
+        estimate: Tensor = _column(c_skip, x) * x + _column(c_out, x) * raw.to(x.dtype)
+        return estimate
 
 
 class VP(Denoiser):

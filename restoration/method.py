@@ -36,5 +36,7 @@ class Method(Spec, ABC):
 
     @abstractmethod
     def run(self, prior: Prior | None, likelihood: Likelihood, rng: Rng) -> Iterator[Step]:
-        """Yield a step per outer iteration; sample k uses stream k of `rng` alone. `prior` is None only for methods
-        that do not need a denoiser."""
+        """Yield a step per outer iteration; sample k uses stream k of `rng` alone.
+
+        `prior` is None only for methods that do not need a denoiser.
+        """

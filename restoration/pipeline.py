@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -103,7 +103,9 @@ class Pipeline:
         if picture.shape[0] == 1 and wanted == 3:
             return picture.expand(3, -1, -1), ["grey picture taken as three equal channels"]
         if wanted is not None and picture.shape[0] != wanted:
-            raise ShapeError(f"Expected a picture of {wanted} channels for this prior, got {picture.shape[0]}; convert it.")
+            raise ShapeError(
+                f"Expected a picture of {wanted} channels for this prior, got {picture.shape[0]}; convert it."
+            )
         return picture, []
 
     def groups(self, measurement: Measurement) -> list[tuple[int, ...]]:
@@ -113,7 +115,7 @@ class Pipeline:
         seeds = self.recipe.seeds
         return [seeds[i : i + size] for i in range(0, len(seeds), size)]
 
-    def steps(self, measurement: Measurement, seeds: tuple[int, ...], cost: Cost | None = None) -> Iterator[Step]:
+    def steps(self, measurement: Measurement, seeds: tuple[int, ...], cost: Cost | None = None) -> Generator[Step]:
         """The method's own steps for some seeds, billed to `cost`; numbers that are not finite end the run."""
         prior = None if self.denoiser is None else Prior(self.denoiser, cost or Cost())
         for step in self.recipe.method.run(prior, measurement.likelihood, Rng(seeds, device=self.device)):

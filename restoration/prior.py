@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,10 @@ class Denoiser(nn.Module, ABC):
     sigma_range: tuple[float, float]
     offers: ClassVar[frozenset[Need]] = frozenset({Need.DENOISER, Need.VJP})
 
+    if TYPE_CHECKING:  # nn.Module types its call as Any
+
+        def __call__(self, x: Tensor, sigma: Tensor) -> Tensor: ...
+
     @abstractmethod
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """D(x, sigma)."""
@@ -58,7 +62,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Prior:
-    """What a method is given: a denoiser and its vector-Jacobian product. `cost` is the bill, never read by a method."""
+    """What a method is given: a denoiser and its vector-Jacobian product. `cost` is the bill; no method reads it."""
 
     denoiser: Denoiser
     cost: Cost = field(default_factory=Cost, compare=False)

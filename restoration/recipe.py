@@ -47,7 +47,9 @@ class PowerLaw(Spec):
     """A stationary Gaussian with a 1/f spectrum: closed form, no weights."""
 
     kind: Literal["power-law"] = "power-law"
-    std: Annotated[float, Field(gt=0, le=10, description="Standard deviation of a pixel."), Ui(unit="unit range")] = 0.25
+    std: Annotated[float, Field(gt=0, le=10, description="Standard deviation of a pixel."), Ui(unit="unit range")] = (
+        0.25
+    )
     exponent: Annotated[float, Field(gt=0, le=4, description="Amplitude falls as 1/f^exponent.")] = 1.2
     offers: ClassVar[frozenset[Need]] = Denoiser.offers
 

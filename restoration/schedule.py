@@ -62,7 +62,8 @@ class LinearVP(Schedule):
         kept = levels[(levels >= trained[0]) & (levels <= trained[1])]
         if len(kept) < 2:
             raise RecipeError(
-                f"Expected at least two of the levels inside the prior's range {trained}, got {len(kept)}; use more steps."
+                f"Expected at least two of the levels inside the prior's range {trained}, got {len(kept)}; "
+                "use more steps."
             )
         return [float(s) for s in kept]
 

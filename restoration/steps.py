@@ -1,5 +1,7 @@
 """Numerical moves that methods share; all in variance-exploding coordinates x = x0 + sigma n."""
 
+import math
+
 from torch import Tensor
 
 from operators.errors import NeedError
@@ -18,7 +20,7 @@ def ancestral(x: Tensor, x0: Tensor, now: float, then: float, rng: Rng) -> Tenso
     mean = x0 + ratio * (x - x0)
     if then == 0:
         return mean
-    return mean + then * (1 - ratio) ** 0.5 * rng.randn(tuple(x.shape[1:]))
+    return mean + then * math.sqrt(1 - ratio) * rng.randn(tuple(x.shape[1:]))
 
 
 def euler(x: Tensor, x0: Tensor, now: float, then: float) -> Tensor:
@@ -36,5 +38,7 @@ def flow_to_clean(prior: Prior, x: Tensor, sigmas: list[float]) -> Tensor:
 def required(prior: Prior | None, method: Spec) -> Prior:
     """The prior, or one sentence on what is missing."""
     if prior is None:
-        raise NeedError(f"Expected a prior for {type(method).__name__}, got none; choose one, such as the asset 'photo'.")
+        raise NeedError(
+            f"Expected a prior for {type(method).__name__}, got none; choose one, such as the asset 'photo'."
+        )
     return prior

@@ -19,7 +19,7 @@ def dense(operator: LinearOperator) -> Tensor:
 
 @dataclass(frozen=True)
 class Conjugate:
-    """Prior N(mean, variance I), data y = A x + N(0, sigma² I); `posterior_mean` and `posterior_covariance` are exact."""
+    """Prior N(mean, variance I), data y = A x + N(0, sigma² I); the posterior's mean and covariance are exact."""
 
     prior: Prior
     likelihood: Likelihood

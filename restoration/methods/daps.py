@@ -1,5 +1,6 @@
 """DAPS: a clean estimate by the flow, a draw given the data, and noise for the next level."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
@@ -42,11 +43,13 @@ class Shrinking(Width):
     """1/r² = 1/sigma² + 1/std²: exact where the prior is an isotropic Gaussian of that standard deviation."""
 
     kind: Literal["shrinking"] = "shrinking"
-    std: Annotated[float, Field(gt=0, le=10, description="Standard deviation of the prior."), Ui(unit="unit range")] = 0.25
+    std: Annotated[float, Field(gt=0, le=10, description="Standard deviation of the prior."), Ui(unit="unit range")] = (
+        0.25
+    )
 
     def at(self, sigma: float) -> float:
         """Standard deviation of x0 given x_sigma under that prior."""
-        return sigma * self.std / (sigma**2 + self.std**2) ** 0.5
+        return sigma * self.std / math.hypot(sigma, self.std)
 
 
 AnyWidth = Annotated[Proportional | Shrinking, Field(discriminator="kind")]
@@ -74,13 +77,16 @@ class Langevin(Inner):
     """Unadjusted Langevin on log p(y|x) - |x - estimate|² / (2 r²), with the likelihood at temperature `tau`.
 
     The likelihood enters as |y - Ax|² / (2 tau²): the form of the original submission and of InverseBench. With tau
-    at the noise level (None) the target is the posterior; the paper's 0.01 on [-1, 1] data is 0.005 here and sharpens it.
+    at the noise level (None) the target is the posterior; the paper's 0.01 on [-1, 1] data is 0.005 here and sharpens
+    it.
     Learning rates of the paper are on [-1, 1] data: divide them by 4.
     """
 
     kind: Literal["langevin"] = "langevin"
     steps: Annotated[int, Field(ge=1, le=1000, description="Langevin steps a level.")] = 100
-    rate: Annotated[float, Field(gt=0, le=1, description="Step size at the first level (unit range)."), Ui(scale="log")] = 2.5e-5
+    rate: Annotated[
+        float, Field(gt=0, le=1, description="Step size at the first level (unit range)."), Ui(scale="log")
+    ] = 2.5e-5
     last_rate: Annotated[float, Field(gt=0, le=1, description="Last step size as a share of the first.")] = 0.01
     tau: Annotated[
         float | None, Field(gt=0, le=1, description="Temperature of the likelihood; none = the noise level itself.")
@@ -101,7 +107,8 @@ class Langevin(Inner):
 def _noise_sigma(likelihood: Likelihood) -> float:
     if not isinstance(likelihood.noise, Gaussian):
         raise NeedError(
-            f"Expected Gaussian noise for a tempered likelihood, got {type(likelihood.noise).__name__}; leave tau empty."
+            f"Expected Gaussian noise for a tempered likelihood, "
+            f"got {type(likelihood.noise).__name__}; leave tau empty."
         )
     return likelihood.noise.sigma
 

@@ -39,7 +39,9 @@ class DiffPIR(Method):
 
     schedule: Annotated[AnySchedule, Field(description="Noise levels.")] = Karras()
     weight: Annotated[
-        float, Field(gt=0, le=1000, description="The paper's lambda: how firmly the prior's estimate is held."), Ui(scale="log")
+        float,
+        Field(gt=0, le=1000, description="The paper's lambda: how firmly the prior's estimate is held."),
+        Ui(scale="log"),
     ] = 1.0
     zeta: Annotated[float, Field(ge=0, le=1, description="Share of fresh noise at each level.")] = 1.0
 

@@ -52,7 +52,9 @@ class OpenCVInpaint(Method):
         """A single step."""
         operator = likelihood.operator
         if not isinstance(operator, Inpainting):
-            raise NeedError(f"Expected an inpainting measurement for OpenCV, got {type(operator).__name__}; use Wiener or TV.")
+            raise NeedError(
+                f"Expected an inpainting measurement for OpenCV, got {type(operator).__name__}; use Wiener or TV."
+            )
         flag = cv2.INPAINT_TELEA if self.algorithm == "telea" else cv2.INPAINT_NS
         hole = (~operator.mask).cpu().numpy().astype(np.uint8)
         filled = []

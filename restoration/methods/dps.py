@@ -39,13 +39,16 @@ class NormGuidance(Guidance):
 
     kind: Literal["norm"] = "norm"
     scale: Annotated[
-        float, Field(gt=0, le=20, description="Step down the misfit, as in the released configurations."), Ui(scale="log")
+        float,
+        Field(gt=0, le=20, description="Step down the misfit, as in the released configurations."),
+        Ui(scale="log"),
     ] = 0.3
 
     def slope(self, likelihood: Likelihood, x0: Tensor, now: float, then: float) -> Tensor:
         """-factor grad |y - A x0|, per sample."""
         _, slope = likelihood.misfit_and_slope(x0)
-        return -0.5 * self.scale * ((1 + 4 * now**2) * (1 + 4 * then**2)) ** 0.5 * slope
+        factor: float = 0.5 * self.scale * ((1 + 4 * now**2) * (1 + 4 * then**2)) ** 0.5
+        return -factor * slope
 
 
 class LikelihoodGuidance(Guidance):

@@ -33,7 +33,7 @@ def divergence(p: Tensor) -> Tensor:
 
 
 class TV(Method):
-    """argmin -log p(y | x) + weight sum_pixels |grad x|, the gradient's norm taken over both directions and all colours.
+    """argmin -log p(y | x) + weight sum_pixels |grad x|, the norm taken over both directions and all colours.
 
     Source: Rudin, Osher, Fatemi 1992; vectorial form Blomgren and Chan 1998; solved by the primal-dual method of
     Chambolle and Pock 2011, Algorithm 1 with theta = 1.
@@ -50,7 +50,9 @@ class TV(Method):
     weight: Annotated[float, Field(gt=0, le=1e4, description="Weight of the total variation."), Ui(scale="log")] = 6.0
     iterations: Annotated[int, Field(ge=1, le=5000, description="Primal-dual iterations.")] = 200
     primal: Annotated[
-        float, Field(gt=0, le=100, description="Primal step; changes the speed, not the result."), Ui(scale="log", advanced=True)
+        float,
+        Field(gt=0, le=100, description="Primal step; changes the speed, not the result."),
+        Ui(scale="log", advanced=True),
     ] = 0.01
 
     @torch.no_grad()

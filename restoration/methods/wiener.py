@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from operators.base import LinearOperator
 from operators.errors import NeedError
 from operators.likelihood import Likelihood
 from operators.noise import Gaussian
@@ -40,16 +41,27 @@ class Wiener(Method):
     def run(self, prior: Prior | None, likelihood: Likelihood, rng: Rng) -> Iterator[Step]:
         """A single step."""
         if not isinstance(likelihood.noise, Gaussian):
-            raise NeedError(f"Expected Gaussian noise for Wiener, got {type(likelihood.noise).__name__}; use another method.")
+            raise NeedError(
+                f"Expected Gaussian noise for Wiener, got {type(likelihood.noise).__name__}; use another method."
+            )
         operator, y, variance = likelihood.operator, likelihood.y, likelihood.noise.sigma**2
+        if not isinstance(operator, LinearOperator):
+            raise NeedError(
+                f"Expected a linear operator for Wiener, got {type(operator).__name__}; use another method."
+            )
         mean = operator.guess(y).mean((1, 2, 3), keepdim=True)
-        root = PowerLawPrior(0.0, self.std, self.exponent).spectrum(operator.in_shape[-2], operator.in_shape[-1], y).sqrt()
+        root = (
+            PowerLawPrior(0.0, self.std, self.exponent).spectrum(operator.in_shape[-2], operator.in_shape[-1], y).sqrt()
+        )
 
         def whitened(u: Tensor) -> Tensor:
-            return torch.fft.irfft2(root * torch.fft.rfft2(u), s=u.shape[-2:])
+            image: Tensor = torch.fft.irfft2(root * torch.fft.rfft2(u), s=u.shape[-2:])
+            return image
 
         flat = mean.expand(len(y), *operator.in_shape)
         right = whitened(operator.adjoint(y - operator(flat))) / variance
-        u = cg(lambda v: v + whitened(operator.normal(whitened(v))) / variance, right, tol=1e-5, max_iter=self.iterations)
+        u = cg(
+            lambda v: v + whitened(operator.normal(whitened(v))) / variance, right, tol=1e-5, max_iter=self.iterations
+        )
         x = (flat + whitened(u)).expand(rng.batch, *operator.in_shape)
         yield Step(1, 1, 0.0, x, x)

@@ -6,6 +6,7 @@ set of weights serves any image size and tiles without seams.
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ class ResidualUNet(nn.Module):
         self.embed2 = nn.Linear(embedding, embedding)
         self.head = nn.Conv2d(image_channels, channels[0], 3, padding=1)
         self.tail = nn.Conv2d(channels[0], image_channels, 3, padding=1)
-        pairs = list(zip(channels, channels[1:], strict=False))
+        pairs = list(pairwise(channels))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, 2) for a, b in pairs)
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, 2) for a, b in pairs)
 

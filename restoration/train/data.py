@@ -24,7 +24,9 @@ def load_photos(folder: Path, scales: tuple[float, ...], light_prefix: str, ligh
     """Every picture of a folder, in name order; names that start with `light_prefix` are drawn less often."""
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
     if not files:
-        raise FileNotFoundError(f"Expected photographs (.jpg, .png) in {folder}, found none; give their folder as --data.")
+        raise FileNotFoundError(
+            f"Expected photographs (.jpg, .png) in {folder}, found none; give their folder as --data."
+        )
     photos = []
     for path in files:
         with Image.open(path) as file:

@@ -60,11 +60,14 @@ class TrainRecipe:
     @classmethod
     def read(cls, path: Path) -> "TrainRecipe":
         """Read a JSON file; an unknown key or a missing name is an error that says so."""
-        values = json.loads(path.read_text())
+        values: dict[str, Any] = json.loads(path.read_text())
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
-            raise ValueError(f"Expected training settings out of {sorted(known)}, got {unknown} in {path}; remove them.")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+            raise ValueError(
+                f"Expected training settings out of {sorted(known)}, got {unknown} in {path}; remove them."
+            )
+        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**settings)
 
 
 def learning_rate(recipe: TrainRecipe, step: int, progress: float) -> float:
@@ -86,7 +89,8 @@ def draw_sigmas(recipe: TrainRecipe, count: int, rng: np.random.Generator) -> Te
 def denoise(net: nn.Module, x: Tensor, sigma: Tensor, sigma_data: float) -> Tensor:
     """D(x, sigma) of a raw network; x (B, C, H, W), sigma (B,)."""
     c_skip, c_out, c_in, c_noise = (c.view(-1, 1, 1, 1) for c in edm(sigma, sigma_data))
-    return c_skip * x + c_out * net(c_in * x, c_noise.flatten()).float()
+    raw: Tensor = net(c_in * x, c_noise.flatten())
+    return c_skip * x + c_out * raw.float()
 
 
 class Validation:
@@ -105,7 +109,9 @@ class Validation:
         self.sigma_data = sigma_data
 
     @torch.no_grad()
-    def run(self, net: nn.Module, device: torch.device, autocast: contextlib.AbstractContextManager[Any]) -> dict[str, float]:
+    def run(
+        self, net: nn.Module, device: torch.device, autocast: contextlib.AbstractContextManager[Any]
+    ) -> dict[str, float]:
         """Quality by level; keys `psnr15` ... and `rms0.01` ..."""
         report: dict[str, float] = {}
         for level in self.psnr_levels:
@@ -127,7 +133,7 @@ class Validation:
 
 
 def save_weights(net: nn.Module, path: Path, metadata: dict[str, str]) -> None:
-    """Weights alone: safetensors where that package is, else a .pt state dict beside it. Written whole or not at all."""
+    """Weights alone: safetensors where that package is, else a .pt state dict beside it. Written whole or not."""
     state = {k: v.detach().float().cpu().contiguous() for k, v in net.state_dict().items()}
     try:
         from safetensors.torch import save_file
@@ -144,8 +150,10 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251  (restricted loader)
+        state: dict[str, Tensor] = load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251  (restricted loader)
+    return state
 
 
 def train(
@@ -176,19 +184,25 @@ def train(
     photos = load_photos(data, recipe.scales, recipe.light_prefix, recipe.light_weight)
     names = {p.name for p in photos}
     if missing := sorted(set(recipe.held_out) - names):
-        raise ValueError(f"Expected the held-out photographs in {data}, missing {missing}; give the recipe's data folder.")
+        raise ValueError(
+            f"Expected the held-out photographs in {data}, missing {missing}; give the recipe's data folder."
+        )
     crops = Crops([p for p in photos if p.name not in recipe.held_out], recipe.crop)
     held_out = [p for p in photos if p.name in recipe.held_out]
     validation = Validation(centre_crops(held_out, 192), recipe.sigma_data) if held_out else None
 
     torch.backends.cudnn.benchmark = True
-    net = ResidualUNet(recipe.channels, recipe.blocks, recipe.embedding)
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(recipe.seed)
+        net = ResidualUNet(recipe.channels, recipe.blocks, recipe.embedding)
     if init is not None:
         widen({k: v.float() for k, v in load_weights(init).items()}, net)
-    net = net.to(device, memory_format=torch.channels_last)
+    # The stubs of Module.to lack memory_format.
+    net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = ResidualUNet(recipe.channels, recipe.blocks, recipe.embedding)
     average.load_state_dict(net.state_dict())
-    average = average.to(device, memory_format=torch.channels_last).requires_grad_(False)
+    average = average.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average.requires_grad_(requires_grad=False)
     optimisers = _optimisers(recipe, net)
     step, used = 0, 0.0
     if resume:
@@ -204,7 +218,8 @@ def train(
     rng = np.random.default_rng([recipe.seed, step])
     generator = torch.Generator(device).manual_seed(recipe.seed * 1_000_003 + step)
     plan = recipe.planned_minutes * 60
-    began, last_validation, recent, report = time.monotonic(), time.monotonic(), [], {}
+    began = last_validation = time.monotonic()
+    recent: list[float] = []
     start_used = used
 
     def save() -> None:
@@ -217,7 +232,9 @@ def train(
         }
         torch.save(state, out / "state.part")
         os.replace(out / "state.part", state_file)
-        save_weights(average, out / "ema.safetensors", {"recipe": json.dumps(dataclasses.asdict(recipe)), "steps": str(step)})
+        save_weights(
+            average, out / "ema.safetensors", {"recipe": json.dumps(dataclasses.asdict(recipe)), "steps": str(step)}
+        )
 
     def validate() -> dict[str, float]:
         figures = {"step": step, "minutes": used / 60, "loss": float(np.mean(recent)) if recent else math.nan}
@@ -241,7 +258,9 @@ def train(
         loss.backward()
         norm = nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
         if not math.isfinite(float(norm)):
-            raise FloatingPointError(f"Expected a finite gradient, got {float(norm)} at step {step}; lower the learning rate.")
+            raise FloatingPointError(
+                f"Expected a finite gradient, got {float(norm)} at step {step}; lower the learning rate."
+            )
         for optimiser in optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = rate
@@ -254,7 +273,7 @@ def train(
         step += 1
         used = start_used + time.monotonic() - began
         if time.monotonic() - last_validation > recipe.validate_minutes * 60:
-            report = validate()
+            validate()
             save()
             last_validation = time.monotonic()
     report = validate()
@@ -264,9 +283,11 @@ def train(
 
 def _optimisers(recipe: TrainRecipe, net: nn.Module) -> list[torch.optim.Optimizer]:
     if recipe.optimiser == "adamw":
-        return [torch.optim.AdamW(net.parameters(), recipe.learning_rate, (0.9, 0.99), weight_decay=recipe.weight_decay)]
+        return [
+            torch.optim.AdamW(net.parameters(), recipe.learning_rate, (0.9, 0.99), weight_decay=recipe.weight_decay)
+        ]
     if recipe.optimiser == "muon":
-        # Muon for the inner convolutions; the first and last layer, biases and embeddings keep AdamW, as its authors do.
+        # Muon for the inner convolutions; the first and last layer, biases and embeddings keep AdamW.
         inner = [p for n, p in net.named_parameters() if p.ndim == 4 and not n.startswith(("head", "tail"))]
         chosen = {id(p) for p in inner}
         rest = [p for p in net.parameters() if id(p) not in chosen]

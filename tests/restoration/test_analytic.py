@@ -9,10 +9,10 @@ import torch
 from operators import CircularBlur, Downsample, Gaussian, Identity, Inpainting, Likelihood, LinearOperator, Rng
 from operators.kernels import gaussian_kernel
 from restoration.analytic import GaussianPrior
+from restoration.method import Method
 from restoration.methods.daps import DAPS, Exact, Langevin, Shrinking
 from restoration.methods.diffpir import DiffPIR
 from restoration.methods.dps import DPS, LikelihoodGuidance, NormGuidance
-from restoration.method import Method
 from restoration.prior import Prior
 from restoration.schedule import Karras
 from tests.oracle import Conjugate, assert_law
@@ -102,7 +102,9 @@ def test_dps_with_norm_guidance_has_its_predicted_law() -> None:
     mean, variance = 0.5, 0.0625
     prior = Prior(GaussianPrior(torch.tensor(mean).double(), torch.tensor(variance).double(), (1, 1, 1)))
     schedule = Karras(steps=20, sigma_max=1, sigma_min=0.05)
-    samples = last(DPS(schedule=schedule, guidance=NormGuidance(scale=scale)), prior, likelihood, range(CHAINS)).flatten()
+    samples = last(
+        DPS(schedule=schedule, guidance=NormGuidance(scale=scale)), prior, likelihood, range(CHAINS)
+    ).flatten()
 
     sigmas = schedule.sigmas((0, 100))
     grid = np.linspace(-5.5, 6.5, 1501)

@@ -45,7 +45,9 @@ def table_sigma(k: Tensor) -> Tensor:
     return torch.from_numpy(np.exp(np.interp(k.numpy(), np.arange(1000), table)))
 
 
-@pytest.mark.parametrize("inner", [mixture(), GaussianPrior(torch.tensor(0.1).double(), torch.tensor(0.3).double(), SHAPE)])
+@pytest.mark.parametrize(
+    "inner", [mixture(), GaussianPrior(torch.tensor(0.1).double(), torch.tensor(0.3).double(), SHAPE)]
+)
 @given(log_sigma=st.floats(-4.0, 4.5))
 def test_all_parameterisations_agree(inner: Denoiser, log_sigma: float) -> None:
     g = torch.Generator().manual_seed(2)
@@ -121,7 +123,9 @@ def test_pullback_is_the_transposed_jacobian(denoiser: Denoiser) -> None:
 
 def test_mixture_denoiser_is_the_posterior_mean() -> None:
     # One dimension, by quadrature over x0.
-    prior = MixturePrior(torch.tensor([0.3, 0.7]), torch.tensor([[[[-1.0]]], [[[0.5]]]]), torch.tensor([0.2, 0.4])).double()
+    prior = MixturePrior(
+        torch.tensor([0.3, 0.7]), torch.tensor([[[[-1.0]]], [[[0.5]]]]), torch.tensor([0.2, 0.4])
+    ).double()
     grid = torch.linspace(-6, 6, 20001, dtype=torch.float64)
     density = sum(w * torch.exp(-0.5 * ((grid - m) / s) ** 2) / s for w, m, s in [(0.3, -1.0, 0.2), (0.7, 0.5, 0.4)])
     for sigma in (0.1, 0.6, 2.0):
