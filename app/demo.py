@@ -77,9 +77,10 @@ def run_demo(
     if not cards:
         raise AssetMissing(f"Expected assets of role 'image' in {store.folder}, found none; reinstall the package.")
     pictures = {card.name: _middle(read_picture(store.resolve(card)).pixels, size) for card in cards}
+    # All of them first: what is wrong with the weights or a recipe is found before minutes of work.
+    pipelines = [Pipeline.load(with_seeds(task.recipe, tuple(range(samples))), store) for task in tasks]
     cases: list[Case] = []
-    for task in tasks:
-        pipeline = Pipeline.load(with_seeds(task.recipe, tuple(range(samples))), store)
+    for task, pipeline in zip(tasks, pipelines, strict=True):
         for card in cards:
             told = None if watch is None else _percent(watch, len(cases), len(tasks) * len(cards), task, card)
             cases.append(restore(task, card, pipeline, pictures[card.name], told))

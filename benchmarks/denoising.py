@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--prior", default="photo")
     parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--levels", type=int, nargs="+", default=[15, 25, 50])
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     options = parser.parse_args()
     store = AssetStore()
@@ -32,7 +33,7 @@ def main() -> int:
     prior = Prior(load_denoiser(card, store.resolve(card), torch.device("cpu"), options.precision))
     files = sorted(p for p in options.folder.iterdir() if p.suffix.lower() in {".png", ".jpg", ".bmp"})
     files = [files[round(i)] for i in np.linspace(0, len(files) - 1, min(options.count, len(files)))]
-    for level in (15, 25, 50):
+    for level in options.levels:
         values = []
         for number, file in enumerate(files):
             truth = read_picture(file).pixels

@@ -111,7 +111,8 @@ def main() -> int:
         gains.append(gain)
         print(
             f"| {task} | {mean('baseline_psnr'):.2f} | {mean('one_psnr'):.2f} | {mean('mean_psnr'):.2f} | "
-            f"{gain:+.2f} | {mean('mean_ssim'):.3f} | {mean('residual_sigma'):.3f} | {mean('nfe'):.0f} | {mean('seconds'):.1f} |"
+            f"{gain:+.2f} | {mean('mean_ssim'):.3f} | {mean('residual_sigma'):.3f} | "
+            f"{mean('nfe'):.0f} | {mean('seconds'):.1f} |"
         )
     print(f"mean gain {np.mean(gains):+.2f} dB")
     return 0

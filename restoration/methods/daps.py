@@ -29,7 +29,7 @@ class Width(Spec, ABC):
 
 
 class Proportional(Width):
-    """r = factor sigma, the choice of the paper (factor 1)."""
+    """r = factor sigma. The paper has factor 1 and follows it with many Langevin steps at a low temperature."""
 
     kind: Literal["proportional"] = "proportional"
     factor: Annotated[float, Field(gt=0, le=10, description="r / sigma.")] = 1.0
@@ -126,7 +126,8 @@ class DAPS(Method):
     Source: Zhang et al. 2025, Algorithm 1 (arXiv:2407.01521).
     Deviations: likelihood in the 1/(2 tau²) form; the ODE ends on a denoised image; optional exact draw in place of
     the inner chain; `shed` subtracts the draw's own noise r² from the noise of the next level, since the denoiser
-    would otherwise meet more noise than it is told about.
+    would otherwise meet more noise than it is told about. With a learned prior that, and a width of half a sigma, is
+    what works: on a 96-pixel crop (x4, 40 levels) exact draws gave 23.6 dB so and 16.7 dB with width sigma unshed.
     """
 
     kind: Literal["daps"] = "daps"
@@ -143,8 +144,8 @@ class DAPS(Method):
     schedule: Annotated[AnySchedule, Field(description="Annealing levels.")] = Karras(steps=50)
     ode_steps: Annotated[int, Field(ge=1, le=50, description="Network calls a level.")] = 1
     inner: Annotated[AnyInner, Field(description="How x0 is drawn given the data.")] = Exact()
-    width: Annotated[AnyWidth, Field(description="Width of the local Gaussian model.")] = Proportional()
-    shed: Annotated[bool, Field(description="Take the draw's own variance off the next level's noise.")] = False
+    width: Annotated[AnyWidth, Field(description="Width of the local Gaussian model.")] = Proportional(factor=0.5)
+    shed: Annotated[bool, Field(description="Take the draw's own variance off the next level's noise.")] = True
 
     @torch.no_grad()
     def run(self, prior: Prior | None, likelihood: Likelihood, rng: Rng) -> Iterator[Step]:

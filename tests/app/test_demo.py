@@ -148,6 +148,17 @@ def test_a_size_takes_the_middle(tasks: Sequence[Task], assets: Path, tmp_path: 
     assert "aspect-ratio:32/32" in (tmp_path / "demo" / "index.html").read_text()
 
 
+def test_the_command_prints_the_figures_and_where_the_page_is(
+    tasks: Sequence[Task], assets: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREIMAGE_ASSETS", str(assets))
+    monkeypatch.setattr("app.demo.demo_tasks", lambda: tasks[2:3])
+    assert cli.main(["demo", "-o", str(tmp_path / "demo"), "--samples", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "sr-x4" in printed
+    assert str(tmp_path / "demo" / "index.html") in printed
+
+
 @pytest.mark.parametrize("words", [["--samples", "1"], ["--samples", "65"], ["--size", "8"]])
 def test_a_demo_that_makes_no_sense_is_refused_in_a_sentence(words: list[str], tmp_path: Path, capsys) -> None:
     assert cli.main(["demo", "-o", str(tmp_path / "demo"), *words]) == 2

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from operators import CircularBlur, Downsample, Gaussian, Identity, Inpainting, Likelihood, LinearOperator, Rng
+from operators.errors import RecipeError
 from operators.kernels import gaussian_kernel
 from restoration.analytic import GaussianPrior
 from restoration.method import Method
@@ -39,7 +40,9 @@ def last(method: Method, prior: Prior, likelihood: Likelihood, seeds: range) -> 
 def test_exact_daps_samples_the_posterior(name: str) -> None:
     world = Conjugate.make(operators()[name])
     # Few levels on purpose: with the exact width the law is right at any number of them.
-    method = DAPS(schedule=Karras(steps=6, sigma_max=20, sigma_min=0.02), inner=Exact(), width=Shrinking(std=0.25))
+    method = DAPS(
+        schedule=Karras(steps=6, sigma_max=20, sigma_min=0.02), inner=Exact(), width=Shrinking(std=0.25), shed=False
+    )
     samples = last(method, world.prior, world.likelihood, range(CHAINS)).flatten(1)
     assert_law(samples, world.posterior_mean, world.posterior_covariance.diagonal())
     covariance = torch.cov(samples.T)
@@ -50,7 +53,7 @@ def test_exact_daps_samples_the_posterior(name: str) -> None:
 
 def test_the_oracle_notices_a_wrong_width() -> None:
     world = Conjugate.make(operators()["inpainting"])
-    method = DAPS(schedule=Karras(steps=6, sigma_max=20, sigma_min=0.02), width=Shrinking(std=0.4))
+    method = DAPS(schedule=Karras(steps=6, sigma_max=20, sigma_min=0.02), width=Shrinking(std=0.4), shed=False)
     samples = last(method, world.prior, world.likelihood, range(CHAINS)).flatten(1)
     with pytest.raises(AssertionError, match="standard errors"):
         assert_law(samples, world.posterior_mean, world.posterior_covariance.diagonal())
@@ -59,7 +62,9 @@ def test_the_oracle_notices_a_wrong_width() -> None:
 def test_langevin_daps_approaches_the_exact_draw() -> None:
     world, chains = Conjugate.make(operators()["blur"]), 400
     inner = Langevin(steps=300, rate=1e-3, last_rate=1.0)
-    method = DAPS(schedule=Karras(steps=4, sigma_max=20, sigma_min=0.3), inner=inner, width=Shrinking(std=0.25))
+    method = DAPS(
+        schedule=Karras(steps=4, sigma_max=20, sigma_min=0.3), inner=inner, width=Shrinking(std=0.25), shed=False
+    )
     samples = last(method, world.prior, world.likelihood, range(chains)).flatten(1)
     variance = world.posterior_covariance.diagonal()
     assert ((samples.mean(0) - world.posterior_mean) / (variance / chains).sqrt()).abs().max() < 5
@@ -143,8 +148,9 @@ def test_diffpir_and_daps_agree_with_the_map_where_noise_is_gone() -> None:
 METHODS = {
     "diffpir": DiffPIR(schedule=Karras(steps=5)),
     "diffpir-zeta": DiffPIR(schedule=Karras(steps=5), zeta=0.4),
-    "daps-exact": DAPS(schedule=Karras(steps=5), ode_steps=3),
-    "daps-langevin": DAPS(schedule=Karras(steps=3), inner=Langevin(steps=5)),
+    "daps-exact": DAPS(schedule=Karras(steps=5), ode_steps=3, shed=False),
+    "daps-shed": DAPS(schedule=Karras(steps=20)),
+    "daps-langevin": DAPS(schedule=Karras(steps=3), inner=Langevin(steps=5), shed=False),
     "dps": DPS(schedule=Karras(steps=5)),
 }
 
@@ -159,6 +165,12 @@ def test_a_batch_equals_single_runs(name: str, task: str) -> None:
     for step, *singles in zip(together, *apart, strict=True):
         assert torch.allclose(step.x, torch.cat([s.x for s in singles]), rtol=0, atol=1e-12)
         assert torch.allclose(step.x0, torch.cat([s.x0 for s in singles]), rtol=0, atol=1e-12)
+
+
+def test_shedding_more_noise_than_there_is_refused() -> None:
+    world = Conjugate.make(operators()["identity"])
+    with pytest.raises(RecipeError, match="narrower"):
+        last(DAPS(schedule=Karras(steps=4)), world.prior, world.likelihood, range(1))
 
 
 @pytest.mark.parametrize("name", METHODS)
