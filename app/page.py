@@ -56,9 +56,9 @@ def page(cases: Sequence[Case]) -> str:
 <p class="brand">Preimage</p>
 <h1>One measurement, many possible photographs</h1>
 <p class="lede">{count.capitalize()} damaged in {kinds}, with noise added. For each measurement, <strong>
-{_number(first.samples)} images that could have made it</strong> were drawn. Where they agree, the measurement fixes the
-picture; where they differ, it does not. Their mean has a smaller error than a sample has on average; a sample has the
-texture that the mean smooths away.</p>
+{_number(first.samples)} images that could have made it</strong> were drawn. Where they differ, the measurement leaves
+the picture open. That they agree is no proof: the error of their mean is {_overconfidence(cases):.1f} times their
+spread here, where exact samples would give {_exact(first.samples):.1f}.</p>
 <div class="tiles">
 {tiles}
 </div>
@@ -225,8 +225,6 @@ def _reading(cases: Sequence[Case], top: float) -> str:
     if sigmas:
         noise = f" with a standard deviation of {' or '.join(f'{s:g}' for s in sigmas)} (white is 1)"
     tried = sorted({method_name(method) for task in tasks.values() for method in task.classical})
-    exact = math.sqrt((row.samples + 1) / (row.samples - 1))
-    ratio = sum(c.row.error_rms for c in cases) / max(sum(c.row.spread_rms for c in cases), 1e-12)
     return f"""<h3>The measurements are simulated</h3>
 <p>A clean picture was passed through a known operator, and Gaussian noise{noise} was added. The methods are told the
 operator and the noise level. The figure under “Measurement” is that of a plain guess: the blurred picture itself, a
@@ -242,8 +240,19 @@ bicubic enlargement, or holes filled from their surroundings.</p>
 the measurement as well as the truth does; far above, it contradicts it; far below, it has fitted the noise.</p>
 <h3>Spread</h3>
 <p>The standard deviation over {row.samples} samples, root mean square over the colours: {_ramp()} from 0 to {top:g}.
-It shows where the samples disagree; it is not a calibrated error bar. The mean's true error is {ratio:.1f} times the
-spread here; with exact samples of the right posterior it would be about {exact:.1f} times.</p>"""
+It shows where the samples disagree; it is not a calibrated error bar. If they were exact samples of the right
+posterior, the mean's true error would be about {_exact(row.samples):.1f} times the spread; here it is
+{_overconfidence(cases):.1f} times. Their mean has a smaller error than a sample has on average, and is smoother.</p>"""
+
+
+def _overconfidence(cases: Sequence[Case]) -> float:
+    """How many times larger the mean's true error is than the samples' spread."""
+    return sum(c.row.error_rms for c in cases) / max(sum(c.row.spread_rms for c in cases), 1e-12)
+
+
+def _exact(samples: int) -> float:
+    """The same for exact samples: the mean of n errs by (1 + 1/n) of the variance, of which they show (1 - 1/n)."""
+    return math.sqrt((samples + 1) / (samples - 1))
 
 
 def _machine(cases: Sequence[Case]) -> str:

@@ -30,16 +30,19 @@ def main() -> int:
     options = parser.parse_args()
     store = AssetStore()
     card = store.card(options.prior, "prior")
-    prior = Prior(load_denoiser(card, store.resolve(card), torch.device("cpu"), options.precision))
+    denoiser = load_denoiser(card, store.resolve(card), torch.device("cpu"), options.precision)
     files = sorted(p for p in options.folder.iterdir() if p.suffix.lower() in {".png", ".jpg", ".bmp"})
     files = [files[round(i)] for i in np.linspace(0, len(files) - 1, min(options.count, len(files)))]
     for level in options.levels:
-        values = []
+        values, prior = [], Prior(denoiser)
         for number, file in enumerate(files):
             truth = read_picture(file).pixels
             noisy = truth + level / 255 * Rng([number]).randn(tuple(truth.shape))[0]
             values.append(psnr(truth, prior.denoise(noisy[None], level / 255)[0]))
-        print(f"noise {level}: {np.mean(values):.3f} dB over {len(values)} images ({options.precision})", flush=True)
+        each = prior.cost.seconds / len(values)
+        print(
+            f"noise {level}: {np.mean(values):.3f} dB, {each:.3f} s an image, {len(values)} images, {options.precision}"
+        )
     return 0
 
 
