@@ -1,6 +1,5 @@
 """Blurs against scipy, kernels against published numbers."""
 
-
 import numpy as np
 import pytest
 import torch
