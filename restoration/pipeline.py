@@ -1,5 +1,6 @@
 """From a recipe and a picture to a result."""
 
+import math
 import platform
 import time
 from collections.abc import Callable, Generator
@@ -119,7 +120,7 @@ class Pipeline:
         """The method's own steps for some seeds, billed to `cost`; numbers that are not finite end the run."""
         prior = None if self.denoiser is None else Prior(self.denoiser, cost or Cost())
         for step in self.recipe.method.run(prior, measurement.likelihood, Rng(seeds, device=self.device)):
-            if not bool(torch.isfinite(step.x0).all()):
+            if not math.isfinite(float(step.x0.sum(dtype=torch.float64))):
                 raise Diverged(step.index, "the clean estimate")
             yield step
 
