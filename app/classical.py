@@ -5,17 +5,17 @@ from restoration.methods.direct import Direct, OpenCVInpaint
 from restoration.methods.tv import TV
 from restoration.methods.wiener import Wiener
 
-# Found by benchmarks/tune_classical.py on photographs held out from training that no figure is reported on.
+# The best of the grid of benchmarks.tune_classical on photographs that no figure is reported on (docs/performance.md).
 _WIENER = Wiener(std=0.15, exponent=1.3)
 _TELEA, _NS = OpenCVInpaint(algorithm="telea", radius=2), OpenCVInpaint(algorithm="ns", radius=3)
 
 CLASSICAL: dict[str, tuple[Method, ...]] = {
-    "deblur-gaussian": (Direct(), _WIENER, TV(weight=6)),
+    "deblur-gaussian": (Direct(), _WIENER, TV(weight=5)),
     "deblur-motion": (Direct(), _WIENER, TV(weight=5)),
-    "sr-x4": (Direct(), _WIENER, TV(weight=7)),
-    "denoise": (Direct(), _WIENER, TV(weight=20)),
-    "inpaint-box": (TV(weight=18), _TELEA, _NS),
+    "sr-x4": (Direct(), _WIENER, TV(weight=6)),
+    "denoise": (Direct(), _WIENER, TV(weight=35)),
+    "inpaint-box": (_WIENER, TV(weight=3), _TELEA, _NS),
     "inpaint-random-70": (_WIENER, TV(weight=18), _TELEA, _NS),
-    "inpaint-scratches": (_WIENER, TV(weight=18), _TELEA, _NS),
+    "inpaint-scratches": (_WIENER, TV(weight=25), _TELEA, _NS),
 }
 """Candidates for each preset; their numbers are fixed, not fitted to the picture at hand."""

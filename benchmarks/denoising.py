@@ -1,6 +1,6 @@
 """Colour denoising PSNR of a prior, as the literature measures it: noise 15, 25 and 50 of 255, whole images.
 
-    python benchmarks/denoising.py FOLDER [--count 68] [--precision auto]
+    python -m benchmarks.denoising FOLDER [--count 68] [--precision auto]
 
 The noise is Gaussian with a fixed seed per image and is not clipped; the estimate is clipped to [0, 1], unrounded.
 """

@@ -1,6 +1,6 @@
 """What a sampler costs beyond its network, and what an operator costs beyond its bare transform; ratios in one run.
 
-python benchmarks/overhead.py [--size 256] [--repeats 5]
+python -m benchmarks.overhead [--size 256] [--repeats 5]
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """Restoration quality on a folder of photographs: samplers beside tuned classical baselines.
 
-    python benchmarks/quality.py FOLDER --count 10 --samples 8 -o out/quality.json
+    python -m benchmarks.quality FOLDER --count 10 --samples 8 -o out/quality.json
 
 Every picture is degraded by a preset's operator and noise, then restored by the preset's method and by each classical
-baseline of `app.classical`, whose parameters were tuned on other photographs (`benchmarks/tune_classical.py`).
+baseline of `app.classical`, whose parameters were tuned on other photographs (`benchmarks.tune_classical`).
 """
 
 import argparse
@@ -43,11 +43,13 @@ class Score:
     ssim: float
 
 
-def evaluate(picture: Path, task: str, samples: int, precision: Precision, store: AssetStore) -> dict[str, object]:
-    """All figures of one picture and one task."""
+def evaluate(
+    picture: Path, number: int, task: str, samples: int, precision: Precision, store: AssetStore
+) -> dict[str, object]:
+    """All figures of one picture, with the noise of its number, and one task."""
     recipe, base = read_recipe(task)
     pipeline = Pipeline.load(with_seeds(recipe, tuple(range(samples))), store, precision=precision, base=base)
-    measurement = pipeline.simulate(read_picture(picture).pixels)
+    measurement = pipeline.simulate(read_picture(picture).pixels, seed=number)
     row: dict[str, object] = {"picture": picture.name, "task": task}
     scores = []
     for method in CLASSICAL[task]:
@@ -94,8 +96,8 @@ def main() -> int:
     store, rows = AssetStore(), []
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for task in options.tasks:
-        for file in chosen:
-            row = evaluate(file, task, options.samples, options.precision, store)
+        for number, file in enumerate(chosen):
+            row = evaluate(file, number, task, options.samples, options.precision, store)
             rows.append(row)
             options.out.write_text(json.dumps(rows, indent=1))
             print(json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}), flush=True)

@@ -1,6 +1,6 @@
 """Find the parameters of the classical baselines on photographs that no figure is reported on.
 
-    python benchmarks/tune_classical.py FOLDER --crop 256
+    python -m benchmarks.tune_classical FOLDER --crop 256
 
 FOLDER holds photographs that are neither test pictures nor in the demo. Prints the mean PSNR over them for every
 candidate; the best of each go into `app/classical.py`.
@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from app.classical import CLASSICAL
 from app.pictures import read_picture
-from benchmarks.quality import TASKS, classical
+from benchmarks.quality import classical
 from restoration.method import Method
 from restoration.methods.direct import Direct, OpenCVInpaint
 from restoration.methods.tv import TV
@@ -24,8 +25,8 @@ from restoration.recipe import NoPrior, Recipe, read_recipe
 
 CANDIDATES: list[Method] = [
     Direct(),
-    *(TV(weight=w) for w in (2.5, 4.0, 6.0, 10.0, 16.0)),
-    *(Wiener(std=s, exponent=e) for e, s in ((1.0, 0.15), (1.3, 0.15), (1.3, 0.3))),
+    *(TV(weight=w) for w in (3, 4, 5, 6, 7, 9, 12, 18, 25, 35)),
+    *(Wiener(std=s, exponent=e) for e, s in ((1.0, 0.15), (1.3, 0.1), (1.3, 0.15), (1.3, 0.3))),
 ]
 INPAINTING: list[Method] = [OpenCVInpaint(algorithm=a, radius=r) for a, r in (("telea", 2.0), ("ns", 3.0))]
 
@@ -35,7 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--crop", type=int, default=256)
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS))
+    parser.add_argument("--tasks", nargs="+", default=list(CLASSICAL))
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -28,6 +28,8 @@ class Inpainting(SpectralOperator):
         ShapeError: the mask has another size than the image, or measures nothing.
     """
 
+    offers: ClassVar[frozenset[Need]] = SpectralOperator.offers | {Need.MASK}
+
     mask: Tensor
     _index: Tensor
     _nearest: Tensor

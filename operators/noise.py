@@ -9,7 +9,7 @@ from torch import Tensor
 
 from operators.errors import ShapeError
 from operators.rng import Rng
-from operators.spec import Spec, Ui
+from operators.spec import Need, Spec, Ui
 
 
 class Noise(Spec, ABC):
@@ -18,6 +18,7 @@ class Noise(Spec, ABC):
     kind: str
     title: ClassVar[str]
     takes_complex: ClassVar[bool] = True
+    offers: ClassVar[frozenset[Need]] = frozenset()
 
     @abstractmethod
     def sample(self, clean: Tensor, rng: Rng) -> Tensor:
@@ -56,6 +57,7 @@ class Gaussian(Noise):
     """
 
     title: ClassVar[str] = "Gaussian"
+    offers: ClassVar[frozenset[Need]] = frozenset({Need.GAUSSIAN})
     kind: Literal["gaussian"] = "gaussian"
     sigma: Annotated[
         float,

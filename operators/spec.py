@@ -5,11 +5,13 @@ import types
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from operators.errors import AssetCorrupt, ReadError
+
+_S = TypeVar("_S", bound="Spec")
 
 
 class Spec(BaseModel):
@@ -40,6 +42,8 @@ class Need(StrEnum):
     GRADIENT = "gradient"
     PROX = "prox"
     SPECTRUM = "spectrum"
+    GAUSSIAN = "gaussian"
+    MASK = "mask"
     DENOISER = "denoiser"
     VJP = "vjp"
     CODEC = "codec"
@@ -57,6 +61,8 @@ _SENTENCES: dict[Need, str] = {
     Need.GRADIENT: "The method needs a measurement that can be differentiated with respect to the image.",
     Need.PROX: "The method needs a measurement with a proximal step, that is a regularised least-squares solve.",
     Need.SPECTRUM: "The method needs a measurement with known singular values, such as inpainting or circular blur.",
+    Need.GAUSSIAN: "The method needs Gaussian noise; DPS takes other noises.",
+    Need.MASK: "The method needs a measurement with missing pixels, that is inpainting.",
     Need.DENOISER: "The method needs a prior that denoises, such as the asset 'photo'.",
     Need.VJP: "The method needs a model that can be differentiated (back-propagated through).",
     Need.CODEC: "The method needs a latent model, that is one with an encoder and a decoder.",
@@ -109,9 +115,10 @@ class DataRef(Spec):
         path = self.resolve(base)
         try:
             content = path.read_bytes()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
+            reason = error.strerror if isinstance(error, OSError) else error
             raise ReadError(
-                f"Expected a readable file at {path}, got '{error.strerror or error}'; check the path in the recipe."
+                f"Expected a readable file at {path!s}, got '{reason or error}'; check the path in the recipe."
             ) from error
         found = hashlib.sha256(content).hexdigest()
         if self.sha256 is not None and found != self.sha256:
@@ -120,6 +127,22 @@ class DataRef(Spec):
                 "restore the original file or update the recipe."
             )
         return content
+
+
+def pin(spec: _S, base: Path) -> _S:
+    """The same description with every file in it named by absolute path and checksum, so that it can travel.
+
+    Relative paths are read from folder `base`; a checksum that is already there is verified.
+
+    Raises:
+        ReadError, AssetCorrupt: a file cannot be used.
+    """
+    if isinstance(spec, DataRef):
+        digest = hashlib.sha256(spec.read_bytes(base)).hexdigest()
+        return spec.model_copy(update={"path": str(spec.resolve(base).resolve()), "sha256": digest})
+    inner = {name: getattr(spec, name) for name in type(spec).model_fields}
+    pinned = {name: pin(value, base) for name, value in inner.items() if isinstance(value, Spec)}
+    return spec.model_copy(update=pinned) if pinned else spec
 
 
 def kinds(union: Any) -> dict[str, type[Spec]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
@@ -51,6 +51,14 @@ class AssetCard(Spec):
     training: dict[str, str] = Field(default_factory=dict)
     quality: dict[str, str] = Field(default_factory=dict)
 
+    @property
+    def unit_sigma_range(self) -> tuple[float, float] | None:
+        """`sigma_range` carried to unit range."""
+        if self.sigma_range is None:
+            return None
+        width = self.value_range[1] - self.value_range[0]
+        return self.sigma_range[0] / width, self.sigma_range[1] / width
+
 
 class AssetStore:
     """The assets of a folder that holds `manifest.toml`; the package's own by default. Nothing is ever downloaded."""
@@ -59,9 +67,9 @@ class AssetStore:
         self.folder = folder or Path(str(resources.files("assets")))
         manifest = self.folder / "manifest.toml"
         try:
-            entries = tomllib.loads(manifest.read_text()).get("asset", [])
+            entries = tomllib.loads(manifest.read_text(encoding="utf-8")).get("asset", [])
             cards = [AssetCard.model_validate(e) for e in entries]
-        except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             first = str(error).splitlines()[0]
             raise AssetCorrupt(
                 f"Expected a readable manifest of assets at {manifest}, got: {first}; reinstall."
@@ -81,7 +89,12 @@ class AssetStore:
         path = self.folder / card.file
         if not path.is_file():
             raise AssetMissing(f"Expected the asset '{card.name}' at {path}, found no file; reinstall the package.")
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        try:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise AssetCorrupt(
+                f"Expected to read the asset '{card.name}' at {path}, got: {error.strerror}; check its permissions."
+            ) from error
         if digest != card.sha256:
             raise AssetCorrupt(
                 f"Expected {path.name} with sha256 {card.sha256[:12]}, got {digest[:12]}; "
@@ -120,4 +133,6 @@ def load_denoiser(card: AssetCard, path: Path, device: torch.device, precision: 
     denoiser: Denoiser = Tiled(Padded(inner, net.multiple), step_of=net.multiple)
     if card.value_range == (-1.0, 1.0):
         denoiser = UnitRange(denoiser)
+    elif card.value_range != (0.0, 1.0):
+        raise RecipeError(f"Expected a prior of [0, 1] or [-1, 1], got {card.value_range}; correct its card.")
     return denoiser.to(device)

@@ -49,7 +49,9 @@ class EDM(Denoiser):
             with torch.autocast(x.device.type, torch.bfloat16):
                 raw = self.net(scaled.float().contiguous(memory_format=torch.channels_last), c_noise.float())
         else:
-            raw = self.net(scaled, c_noise)
+            # A float64 state meets float32 weights; networks without weights take what they get.
+            weight = next(self.net.parameters(), scaled)
+            raw = self.net(scaled.to(weight.dtype), c_noise.to(weight.dtype))
         estimate: Tensor = _column(c_skip, x) * x + _column(c_out, x) * raw.to(x.dtype)
         return estimate
 

@@ -32,7 +32,15 @@ class Method(Spec, ABC):
 
     title: ClassVar[str]
     source: ClassVar[Source]
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    deterministic: ClassVar[bool] = False
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What operator, noise and model must offer together."""
+        return frozenset()
+
+    def check(self, trained: tuple[float, float]) -> None:
+        """Raise RecipeError where the settings cannot be carried out with a prior of that range of noise levels."""
 
     @abstractmethod
     def run(self, prior: Prior | None, likelihood: Likelihood, rng: Rng) -> Iterator[Step]:

@@ -16,6 +16,7 @@ from operators.base import Operator, Shape
 from operators.errors import Diverged, NeedError, RecipeError, ShapeError
 from operators.likelihood import Likelihood
 from operators.rng import Rng
+from operators.spec import pin
 from restoration.assets import AssetStore
 from restoration.method import Step
 from restoration.metrics import psnr, ssim
@@ -55,6 +56,7 @@ class Pipeline:
     ) -> None:
         self.recipe, self.denoiser, self.device = recipe, denoiser, device
         self.precision, self.base, self.asset_hashes = precision, base, asset_hashes
+        self.version = version("preimage")
 
     @classmethod
     def load(
@@ -71,9 +73,12 @@ class Pipeline:
             raise RecipeError("Expected a CUDA device for --device cuda, found none; use --device cpu.")
         if problems := recipe.problems(store):
             raise NeedError(" ".join(problems))
+        recipe = pin(recipe, base)
         denoiser = recipe.model.load(store, device, precision)
         hashes = recipe.model.asset_hashes(store)
-        return cls(recipe, denoiser, device, resolve_precision(precision, device), base, hashes)
+        # Only a network runs in anything but the state's own precision.
+        actual = resolve_precision(precision, device) if hashes else "fp32"
+        return cls(recipe, denoiser, device, actual, base, hashes)
 
     def simulate(self, truth: Tensor, seed: int = 0) -> Measurement:
         """y = A x + n from a clean image (C, H, W) in unit range; the image is cropped to what the operator takes."""
@@ -161,6 +166,11 @@ class Pipeline:
     ) -> Report:
         likelihood, truth, n = measurement.likelihood, measurement.truth, len(samples)
         mean = samples.mean(0)
+        extra = (
+            ("the method is deterministic: all samples are equal",)
+            if n > 1 and self.recipe.method.deterministic
+            else ()
+        )
         with torch.no_grad():
             residuals = torch.cat([likelihood.residual_sigma(s[None]) for s in samples])
             residual_mean = float(likelihood.residual_sigma(mean[None]))
@@ -184,8 +194,8 @@ class Pipeline:
             threads=torch.get_num_threads(),
             recipe_digest=self.recipe.digest,
             asset_sha256=self.asset_hashes,
-            versions={"python": platform.python_version(), "torch": torch.__version__, "preimage": version("preimage")},
-            notes=measurement.notes,
+            versions={"python": platform.python_version(), "torch": torch.__version__, "preimage": self.version},
+            notes=(*measurement.notes, *extra),
         )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -10,7 +11,7 @@ import torch
 from pydantic import Field, ValidationError
 
 from operators import AnyNoise, AnyOperator
-from operators.errors import AssetMissing, ReadError, RecipeError
+from operators.errors import PreimageError, ReadError, RecipeError
 from operators.noise import Gaussian
 from operators.spec import Need, Spec, Ui
 from restoration.analytic import PowerLawPrior
@@ -38,6 +39,10 @@ class TrainedPrior(Spec):
         card = store.card(self.name, "prior")
         return load_denoiser(card, store.resolve(card), device, precision)
 
+    def sigma_range(self, store: AssetStore) -> tuple[float, float] | None:
+        """Noise levels it was trained for, in unit range; AssetMissing for an unknown name."""
+        return store.card(self.name, "prior").unit_sigma_range
+
     def asset_hashes(self, store: AssetStore) -> dict[str, str]:
         """Name and sha256 of what is loaded."""
         return {self.name: store.card(self.name, "prior").sha256}
@@ -57,6 +62,10 @@ class PowerLaw(Spec):
         """The closed form; always in the state's own precision."""
         return PowerLawPrior(0.5, self.std, self.exponent).to(device)
 
+    def sigma_range(self, store: AssetStore) -> tuple[float, float] | None:
+        """Any level."""
+        return 0.0, math.inf
+
     def asset_hashes(self, store: AssetStore) -> dict[str, str]:
         """Nothing is loaded."""
         return {}
@@ -70,6 +79,10 @@ class NoPrior(Spec):
 
     def load(self, store: AssetStore, device: torch.device, precision: Precision) -> None:
         """Nothing."""
+
+    def sigma_range(self, store: AssetStore) -> tuple[float, float] | None:
+        """None: there is nothing to walk."""
+        return None
 
     def asset_hashes(self, store: AssetStore) -> dict[str, str]:
         """Nothing is loaded."""
@@ -100,17 +113,15 @@ class Recipe(Spec):
         return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
 
     def problems(self, store: AssetStore) -> list[str]:
-        """All that is wrong, found before any weight is loaded: missing assets, needs that nothing offers, seeds."""
+        """All that is wrong, found before any weight is loaded: assets, needs that nothing offers, levels, seeds."""
         found = []
-        if isinstance(self.model, TrainedPrior):
-            try:
-                store.card(self.model.name, "prior")
-            except AssetMissing as error:
-                found.append(str(error))
-        missing = self.method.needs - self.operator.offers - self.model.offers
+        try:
+            if (trained := self.model.sigma_range(store)) is not None:
+                self.method.check(trained)
+        except PreimageError as error:
+            found.append(str(error))
+        missing = self.method.needs - self.operator.offers - self.noise.offers - self.model.offers
         found += [need.sentence for need in sorted(missing)]
-        if Need.PROX in self.method.needs and not isinstance(self.noise, Gaussian):
-            found.append(f"Expected Gaussian noise for {self.method.title}, got {self.noise.kind}; choose DPS for it.")
         if len(set(self.seeds)) != len(self.seeds):
             found.append(f"Expected different seeds, got {list(self.seeds)}; equal seeds give equal samples.")
         return found
@@ -146,8 +157,8 @@ def parse_recipe(text: str, where: str) -> Recipe:
     """A recipe from JSON text; one sentence names every field that is wrong."""
     try:
         values: Any = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise RecipeError(f"Expected JSON in {where}, got: {error}; correct the file.") from error
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"Expected JSON in {where}, got: {str(error)[:200]}; correct the file.") from error
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:

@@ -36,7 +36,7 @@ class Report(Spec):
     `nfe` and `vjps` are network calls and pullbacks per sample; `network_seconds` is their share of `seconds`.
     """
 
-    model_config = Spec.model_config | {"allow_inf_nan": True}
+    model_config = Spec.model_config | {"allow_inf_nan": True, "ser_json_inf_nan": "strings"}
 
     complete: bool
     psnr: float | None

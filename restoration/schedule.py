@@ -48,7 +48,7 @@ class Karras(Schedule):
 class LinearVP(Schedule):
     """The levels of a DDPM with linear beta, every (1000 / steps)-th of them, as the prior's range allows.
 
-    Levels above the trained range are left out: a prior trained up to sigma 10 on [-1, 1] starts at DDPM index 663.
+    Levels above the trained range are left out: a prior trained up to sigma 10 on [-1, 1] starts at DDPM index 673.
     Source: Ho et al. 2020; sigma² = (1 - abar) / abar, halved for unit range.
     """
 

@@ -35,7 +35,6 @@ class DiffPIR(Method):
         code="yuanzhi-zhu/DiffPIR",
         licence="MIT",
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.DENOISER, Need.PROX})
 
     schedule: Annotated[AnySchedule, Field(description="Noise levels.")] = Karras()
     weight: Annotated[
@@ -44,6 +43,13 @@ class DiffPIR(Method):
         Ui(scale="log"),
     ] = 1.0
     zeta: Annotated[float, Field(ge=0, le=1, description="Share of fresh noise at each level.")] = 1.0
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.DENOISER, Need.PROX, Need.GAUSSIAN})
+
+    def check(self, trained: tuple[float, float]) -> None:
+        self.schedule.sigmas(trained)
 
     @torch.no_grad()
     def run(self, prior: Prior | None, likelihood: Likelihood, rng: Rng) -> Iterator[Step]:

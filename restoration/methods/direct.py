@@ -22,8 +22,8 @@ class Direct(Method):
 
     kind: Literal["direct"] = "direct"
     title: ClassVar[str] = "Direct"
+    deterministic: ClassVar[bool] = True
     source: ClassVar[Source] = Source(paper="none")
-    needs: ClassVar[frozenset[Need]] = frozenset()
 
     @torch.no_grad()
     def run(self, prior: Prior | None, likelihood: Likelihood, rng: Rng) -> Iterator[Step]:
@@ -41,11 +41,15 @@ class OpenCVInpaint(Method):
 
     kind: Literal["opencv-inpaint"] = "opencv-inpaint"
     title: ClassVar[str] = "OpenCV inpainting"
+    deterministic: ClassVar[bool] = True
     source: ClassVar[Source] = Source(paper="Telea, JGT 2004; Bertalmio et al., CVPR 2001", code="opencv/opencv")
-    needs: ClassVar[frozenset[Need]] = frozenset()
 
     algorithm: Annotated[Literal["telea", "ns"], Field(description="Fast marching (Telea) or Navier-Stokes.")] = "telea"
     radius: Annotated[float, Field(ge=1, le=100, description="Neighbourhood in pixels.")] = 3.0
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.MASK})
 
     @torch.no_grad()
     def run(self, prior: Prior | None, likelihood: Likelihood, rng: Rng) -> Iterator[Step]:

@@ -88,10 +88,16 @@ class DPS(Method):
         code="DPS2022/diffusion-posterior-sampling",
         licence="none stated",
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.DENOISER, Need.VJP, Need.GRADIENT})
 
     schedule: Annotated[AnySchedule, Field(description="Noise levels.")] = LinearVP()
     guidance: Annotated[AnyGuidance, Field(description="Form and size of the step along the data.")] = NormGuidance()
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.DENOISER, Need.VJP, Need.GRADIENT})
+
+    def check(self, trained: tuple[float, float]) -> None:
+        self.schedule.sigmas(trained)
 
     @torch.no_grad()
     def run(self, prior: Prior | None, likelihood: Likelihood, rng: Rng) -> Iterator[Step]:

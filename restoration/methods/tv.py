@@ -42,10 +42,10 @@ class TV(Method):
 
     kind: Literal["tv"] = "tv"
     title: ClassVar[str] = "Total variation"
+    deterministic: ClassVar[bool] = True
     source: ClassVar[Source] = Source(
         paper="Chambolle and Pock, A First-Order Primal-Dual Algorithm, JMIV 2011", equation="Algorithm 1"
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.PROX})
 
     weight: Annotated[float, Field(gt=0, le=1e4, description="Weight of the total variation."), Ui(scale="log")] = 6.0
     iterations: Annotated[int, Field(ge=1, le=5000, description="Primal-dual iterations.")] = 200
@@ -54,6 +54,10 @@ class TV(Method):
         Field(gt=0, le=100, description="Primal step; changes the speed, not the result."),
         Ui(scale="log", advanced=True),
     ] = 0.01
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.PROX, Need.GAUSSIAN})
 
     @torch.no_grad()
     def run(self, prior: Prior | None, likelihood: Likelihood, rng: Rng) -> Iterator[Step]:
@@ -67,4 +71,4 @@ class TV(Method):
             previous, x = x, likelihood.prox(x + self.primal * divergence(p), self.primal)
             ahead = 2 * x - previous
             sample = x.expand(rng.batch, *x.shape[1:])
-            yield Step(i, self.iterations, 0.0 if i == self.iterations else float(self.iterations - i), sample, sample)
+            yield Step(i, self.iterations, 0.0, sample, sample)

@@ -30,12 +30,16 @@ class Wiener(Method):
 
     kind: Literal["wiener"] = "wiener"
     title: ClassVar[str] = "Wiener"
+    deterministic: ClassVar[bool] = True
     source: ClassVar[Source] = Source(paper="Wiener 1949; Field 1987 (spectrum)")
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.LINEAR})
 
     std: Annotated[float, Field(gt=0, le=10, description="Standard deviation of a pixel under the prior.")] = 0.15
     exponent: Annotated[float, Field(gt=0, le=4, description="Amplitude falls as 1/f^exponent.")] = 1.3
     iterations: Annotated[int, Field(ge=1, le=2000, description="Most conjugate-gradient iterations.")] = 200
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.LINEAR, Need.GAUSSIAN})
 
     @torch.no_grad()
     def run(self, prior: Prior | None, likelihood: Likelihood, rng: Rng) -> Iterator[Step]:

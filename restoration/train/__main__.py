@@ -28,9 +28,12 @@ def main(argv: list[str] | None = None) -> int:
             init=options.init,
             threads=options.threads,
         )
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, ArithmeticError) as error:
         print(f"preimage train: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("preimage train: stopped; go on with --resume and the run folder", file=sys.stderr)
+        return 130
     print("  ".join(f"{k} {v:.5g}" for k, v in report.items()))
     return 0
 

@@ -46,6 +46,8 @@ class Crops:
         weights: list[float] = []
         for photo in photos:
             usable = [s for s in photo.scales if min(s.shape[:2]) >= size]
+            if not usable:
+                continue
             self.images += usable
             weights += [photo.weight / len(usable)] * len(usable)
         if not self.images:
@@ -69,6 +71,10 @@ def centre_crops(photos: list[Photo], size: int) -> Tensor:
     crops = []
     for photo in photos:
         image = photo.scales[0]
+        if min(image.shape[:2]) < size:
+            raise ValueError(
+                f"Expected held-out photographs of at least {size} pixels a side, got {photo.name}; choose others."
+            )
         top, left = ((extent - size) // 2 for extent in image.shape[:2])
         crops.append(image[top : top + size, left : left + size])
     return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)

@@ -60,14 +60,24 @@ class TrainRecipe:
     @classmethod
     def read(cls, path: Path) -> "TrainRecipe":
         """Read a JSON file; an unknown key or a missing name is an error that says so."""
-        values: dict[str, Any] = json.loads(path.read_text())
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError(
+                f"Expected a JSON object in {path}, got {type(values).__name__}; write the settings by name."
+            )
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ValueError(
                 f"Expected training settings out of {sorted(known)}, got {unknown} in {path}; remove them."
             )
         settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**settings)
+        recipe = cls(**settings)
+        for f in dataclasses.fields(cls):
+            wanted = str if f.default is dataclasses.MISSING else type(f.default)
+            value = getattr(recipe, f.name)
+            if type(value) is not wanted and not (wanted is float and type(value) is int):
+                raise ValueError(f"Expected {f.name} as {wanted.__name__}, got {value!r} in {path}; correct it.")
+        return recipe
 
 
 def learning_rate(recipe: TrainRecipe, step: int, progress: float) -> float:
@@ -174,7 +184,8 @@ def train(
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if threads:
         torch.set_num_threads(threads)
-    out.mkdir(parents=True, exist_ok=True)
+    if not minutes > 0:
+        raise ValueError(f"Expected a positive number of minutes, got {minutes}; give the time of this call.")
     state_file = out / "state.pt"
     if resume and not state_file.is_file():
         raise FileNotFoundError(f"Expected {state_file} to resume from, found none; start without --resume.")
@@ -206,7 +217,7 @@ def train(
     optimisers = _optimisers(recipe, net)
     step, used = 0, 0.0
     if resume:
-        state = torch.load(state_file, map_location=device, weights_only=True)  # noqa: TID251  (restricted loader)
+        state = _read_state(state_file, recipe, device)
         net.load_state_dict(state["net"])
         average.load_state_dict(state["ema"])
         for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
@@ -229,6 +240,7 @@ def train(
             "optimisers": [o.state_dict() for o in optimisers],
             "step": step,
             "seconds": used,
+            "fixed": _fixed(recipe),
         }
         torch.save(state, out / "state.part")
         os.replace(out / "state.part", state_file)
@@ -244,41 +256,66 @@ def train(
             log.write(json.dumps({k: round(v, 5) for k, v in figures.items()}) + "\n")
         return figures
 
-    while used - start_used < minutes * 60 and used < plan:
-        rate = learning_rate(recipe, step, used / plan)
-        x = crops.draw(recipe.batch, rng).to(device, memory_format=torch.channels_last, non_blocking=True)
-        sigma = draw_sigmas(recipe, recipe.batch, rng).to(device)
-        noise = torch.randn(x.shape, generator=generator, device=device)
-        c_skip, c_out, c_in, c_noise = (c.view(-1, 1, 1, 1) for c in edm(sigma, recipe.sigma_data))
-        noisy = x + sigma.view(-1, 1, 1, 1) * noise
-        with autocast:
-            prediction = net((c_in * noisy).contiguous(memory_format=torch.channels_last), c_noise.flatten())
-        # In the network's own units EDM's weight is one: the loss is the plain mean square.
-        loss = F.mse_loss(prediction.float(), (x - c_skip * noisy) / c_out)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
-        if not math.isfinite(float(norm)):
-            raise FloatingPointError(
-                f"Expected a finite gradient, got {float(norm)} at step {step}; lower the learning rate."
-            )
-        for optimiser in optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-        decay = min(recipe.ema, (step + 1) / (step + 10))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(net.parameters()), 1 - decay)
-        recent = [*recent[-199:], loss.item()]
-        step += 1
-        used = start_used + time.monotonic() - began
-        if time.monotonic() - last_validation > recipe.validate_minutes * 60:
-            validate()
-            save()
-            last_validation = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        while used - start_used < minutes * 60 and used < plan:
+            rate = learning_rate(recipe, step, used / plan)
+            x = crops.draw(recipe.batch, rng).to(device, memory_format=torch.channels_last, non_blocking=True)
+            sigma = draw_sigmas(recipe, recipe.batch, rng).to(device)
+            noise = torch.randn(x.shape, generator=generator, device=device)
+            c_skip, c_out, c_in, c_noise = (c.view(-1, 1, 1, 1) for c in edm(sigma, recipe.sigma_data))
+            noisy = x + sigma.view(-1, 1, 1, 1) * noise
+            with autocast:
+                prediction = net((c_in * noisy).contiguous(memory_format=torch.channels_last), c_noise.flatten())
+            # In the network's own units EDM's weight is one: the loss is the plain mean square.
+            loss = F.mse_loss(prediction.float(), (x - c_skip * noisy) / c_out)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
+            if not math.isfinite(float(norm)):
+                raise FloatingPointError(
+                    f"Expected a finite gradient, got {float(norm)} at step {step}; lower the learning rate."
+                )
+            for optimiser in optimisers:
+                for group in optimiser.param_groups:
+                    group["lr"] = rate
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
+            decay = min(recipe.ema, (step + 1) / (step + 10))
+            with torch.no_grad():
+                torch._foreach_lerp_(list(average.parameters()), list(net.parameters()), 1 - decay)
+            recent = [*recent[-199:], loss.item()]
+            step += 1
+            used = start_used + time.monotonic() - began
+            if time.monotonic() - last_validation > recipe.validate_minutes * 60:
+                validate()
+                save()
+                last_validation = time.monotonic()
+    except KeyboardInterrupt:
+        # Nothing done is lost: the next call resumes here.
+        save()
+        raise
     report = validate()
     save()
     return report
+
+
+def _fixed(recipe: TrainRecipe) -> str:
+    """What a resumed run may not change; plan, rates, crops and sigmas may."""
+    values = (recipe.channels, recipe.blocks, recipe.embedding, recipe.sigma_data, recipe.optimiser, recipe.held_out)
+    return json.dumps(values)
+
+
+def _read_state(path: Path, recipe: TrainRecipe, device: torch.device) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)  # noqa: TID251  (restricted)
+    except Exception as error:  # damaged bytes lead the restricted reader to errors of many kinds
+        raise ValueError(f"Expected a training state in {path}, got a damaged file; start a new run.") from error
+    if state.get("fixed", _fixed(recipe)) != _fixed(recipe):
+        raise ValueError(
+            f"Expected the network, optimiser and held-out photographs of the run in {path.parent}, got others; "
+            "use its recipe or start a new run."
+        )
+    return state
 
 
 def _optimisers(recipe: TrainRecipe, net: nn.Module) -> list[torch.optim.Optimizer]:

@@ -134,8 +134,8 @@ def test_dps_with_norm_guidance_has_its_predicted_law() -> None:
     assert_law(samples[:, None], law_mean, law_variance)
 
 
-def test_diffpir_and_daps_agree_with_the_map_where_noise_is_gone() -> None:
-    """With a flat likelihood weight the last proximal step is the exact minimiser around the last estimate."""
+def test_the_last_proximal_step_of_diffpir_is_stationary() -> None:
+    """It is the exact minimiser of data term and distance to the last estimate."""
     world = Conjugate.make(operators()["downsample"])
     schedule = Karras(steps=8, sigma_max=5, sigma_min=0.02)
     *_, before, step = DiffPIR(schedule=schedule).run(world.prior, world.likelihood, Rng([0], dtype=torch.float64))
@@ -152,6 +152,7 @@ METHODS = {
     "daps-shed": DAPS(schedule=Karras(steps=20)),
     "daps-langevin": DAPS(schedule=Karras(steps=3), inner=Langevin(steps=5), shed=False),
     "dps": DPS(schedule=Karras(steps=5)),
+    "dps-likelihood": DPS(schedule=Karras(steps=5), guidance=LikelihoodGuidance(weight=0.01)),
 }
 
 

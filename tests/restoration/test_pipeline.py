@@ -1,5 +1,7 @@
 """From a recipe to a result folder: one sample alone and in a batch, partial runs, classical methods, atomic writes."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +55,29 @@ def test_a_preset_restores(task: str, truth: Tensor) -> None:
     assert report.ssim == pytest.approx(ssim(truth, result.mean))
     guess = measurement.likelihood.operator.guess(measurement.likelihood.y)[0]
     assert report.psnr > psnr(truth, guess)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_preset_as_shipped_fits_its_data(task: str) -> None:
+    preset, _ = read_recipe(task)
+    picture = read_picture(AssetStore().picture("coffee")).pixels[:, 100:148, 150:198]
+    pipeline = Pipeline.load(preset, precision="fp32")
+    report = pipeline.run(pipeline.simulate(picture)).report
+    assert report.nfe == preset.method.schedule.steps  # type: ignore[union-attr]
+    # One sigma is the truth's own residual; an estimate uses up some of the data's freedom.
+    assert 0.6 < report.residual_sigma < 1.1
+
+
+def test_double_precision_pictures_are_taken(truth: Tensor) -> None:
+    pipeline = Pipeline.load(recipe("denoise"), precision="fp32")
+    assert pipeline.run(pipeline.simulate(truth.double())).report.complete
+
+
+def test_a_deterministic_method_says_that_its_samples_are_equal(truth: Tensor) -> None:
+    pipeline = Pipeline.load(recipe("denoise", method={"kind": "tv"}, model={"kind": "none"}, seeds=(0, 1)))
+    report = pipeline.run(pipeline.simulate(truth)).report
+    assert "deterministic" in report.notes[-1]
+    assert report.precision == "fp32"
 
 
 def test_sample_k_is_the_same_alone_and_in_any_group(truth: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,10 +196,8 @@ def test_opencv_inpainting_fills_holes_and_keeps_the_rest(algorithm: str, truth:
     # Measured pixels come back to within the rounding to 8 bits and the clipping to [0, 1].
     kept = measurement.likelihood.operator(x) - measurement.likelihood.y.clamp(0, 1)
     assert float(kept.abs().max()) <= 0.5 / 255 + 1e-6
-    other = Pipeline.load(recipe("denoise", method=method, model={"kind": "none"}))
-    measurement = other.simulate(truth)
     with pytest.raises(NeedError, match="inpainting"):
-        other.run(measurement)
+        Pipeline.load(recipe("denoise", method=method, model={"kind": "none"}))
 
 
 def test_tv_solves_its_problem() -> None:
@@ -243,6 +266,13 @@ def test_a_saved_result_comes_back(result: Result, tmp_path: Path) -> None:
         assert arrays["seeds"].tolist() == [3, 4]
         assert np.array_equal(arrays["y"], result.measurement.likelihood.y.numpy())
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_infinite_psnr_is_kept(result: Result, tmp_path: Path) -> None:
+    report = result.report.model_copy(update={"psnr": float("inf")})
+    replace(result, report=report).save(tmp_path / "out")
+    assert load_samples(tmp_path / "out")[2].psnr == float("inf")
+    json.loads((tmp_path / "out" / "report.json").read_text(), parse_constant=pytest.fail)
 
 
 def test_saving_replaces_a_result_and_nothing_else(result: Result, tmp_path: Path) -> None:

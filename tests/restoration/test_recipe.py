@@ -1,5 +1,6 @@
 """Recipes: round trips, digests, and sentences for what is wrong."""
 
+import hashlib
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -7,9 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from operators import AnyNoise, AnyOperator, Gaussian, IdentitySpec, Poisson, kinds
 from operators.errors import AssetCorrupt, AssetMissing, ReadError, RecipeError
+from operators.spec import pin
 from restoration.assets import AssetStore
 from restoration.methods.dps import DPS
 from restoration.recipe import AnyMethod, AnyModel, NoPrior, Recipe, parse_recipe, preset_names, read_recipe
@@ -112,6 +115,55 @@ def test_a_missing_recipe_file_is_refused(tmp_path: Path) -> None:
         read_recipe(str(tmp_path / "binary.json"))
 
 
+def test_files_are_pinned_by_content(tmp_path: Path) -> None:
+    mask = tmp_path / "mask.png"
+    Image.new("L", (8, 8), 255).save(mask)
+    text = json.dumps({"operator": {"kind": "inpainting", "mask": {"kind": "file", "file": {"path": "mask.png"}}}})
+    recipe = pin(parse_recipe(text, "test"), tmp_path)
+    file = recipe.operator.mask.file  # type: ignore[union-attr]
+    assert Path(file.path) == mask.resolve()
+    assert file.sha256 == hashlib.sha256(mask.read_bytes()).hexdigest()
+    Image.new("L", (8, 8), 254).save(mask)
+    with pytest.raises(AssetCorrupt, match="SHA-256"):
+        pin(recipe, tmp_path)
+    assert pin(parse_recipe(text, "test"), tmp_path).digest != recipe.digest
+    with pytest.raises(ReadError, match="readable file"):
+        pin(parse_recipe(text.replace("mask.png", "no\\u0000.png"), "test"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ({"kind": "diffpir", "schedule": {"kind": "karras", "sigma_max": 50}}, "trained range"),
+        ({"kind": "dps", "schedule": {"kind": "karras", "sigma_max": 0.1, "sigma_min": 0.5}}, "sigma_min below"),
+        ({"kind": "daps", "schedule": {"kind": "karras", "steps": 5}}, "narrower width"),
+        ({"kind": "opencv-inpaint"}, "inpainting"),
+    ],
+)
+def test_what_a_method_cannot_do_is_known_beforehand(method: dict[str, object], words: str) -> None:
+    recipe = Recipe.model_validate({"operator": {"kind": "identity"}, "method": method})
+    assert words in " ".join(recipe.problems(AssetStore()))
+
+
+@pytest.mark.parametrize("method", ["diffpir", "daps", "wiener", "tv"])
+def test_gaussian_methods_refuse_poisson_noise_beforehand(method: str) -> None:
+    values = {"operator": {"kind": "identity"}, "noise": {"kind": "poisson"}, "method": {"kind": method}}
+    assert "Gaussian noise" in " ".join(Recipe.model_validate(values).problems(AssetStore()))
+
+
+def test_langevin_daps_takes_poisson_noise_unless_tempered() -> None:
+    for tau, fine in ((None, True), (0.01, False)):
+        method = {"kind": "daps", "inner": {"kind": "langevin", "tau": tau}}
+        values = {"operator": {"kind": "identity"}, "noise": {"kind": "poisson"}, "method": method}
+        assert (Recipe.model_validate(values).problems(AssetStore()) == []) is fine
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"version": ' + "1" * 5000 + "}", "nul"])
+def test_hostile_json_is_refused(text: str) -> None:
+    with pytest.raises(RecipeError):
+        parse_recipe(text, "my.json")
+
+
 def test_problems_come_all_at_once() -> None:
     recipe = Recipe(operator=IdentitySpec(), noise=Poisson(peak=10), model=NoPrior(), seeds=(1, 1))
     problems = " ".join(recipe.problems(AssetStore()))
@@ -155,6 +207,13 @@ def test_a_damaged_asset_is_refused(tmp_path: Path) -> None:
         damaged.picture("astronaut")
     with pytest.raises(AssetMissing, match="image"):
         damaged.picture("photo")
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"asset = 3", b"[[asset]]\nname = 1", b"="])
+def test_a_malformed_manifest_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "manifest.toml").write_bytes(content)
+    with pytest.raises(AssetCorrupt, match="manifest"):
+        AssetStore(tmp_path)
 
 
 def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:

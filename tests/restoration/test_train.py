@@ -113,6 +113,52 @@ def test_wrong_recipes_are_refused(
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[]", "JSON object"),
+        ('{"name": "r", "blocks": "1"}', "blocks as int"),
+        ("{", "Expecting"),
+        ('{"blocks": 1}', "name"),
+    ],
+)
+def test_malformed_recipes_are_refused(
+    text: str, sentence: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text(text)
+    assert main([str(path), "--data", str(photos), "--minutes", "0.01", "-o", str(tmp_path / "run")]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_resumed_run_keeps_its_network_and_its_split(photos: Path, tmp_path: Path) -> None:
+    train(TINY, photos, tmp_path / "run", minutes=0.005, threads=1)
+    for change in ({"channels": (8, 16)}, {"held_out": ()}, {"optimiser": "muon"}):
+        with pytest.raises(ValueError, match="got others"):
+            train(TrainRecipe(**{**TINY.__dict__, **change}), photos, tmp_path / "run", minutes=0.01, resume=True)
+    (tmp_path / "run" / "state.pt").write_bytes(b"junk")
+    with pytest.raises(ValueError, match="damaged"):
+        train(TINY, photos, tmp_path / "run", minutes=0.01, resume=True)
+    with pytest.raises(ValueError, match="positive"):
+        train(TINY, photos, tmp_path / "other", minutes=-1)
+
+
+def test_muon_trains(photos: Path, tmp_path: Path) -> None:
+    recipe = TrainRecipe(**{**TINY.__dict__, "optimiser": "muon"})
+    assert train(recipe, photos, tmp_path / "run", minutes=0.06, threads=1)["psnr50"] > 17
+
+
+def test_photos_smaller_than_the_crop_are_left_out(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 32)).save(tmp_path / "small.png")
+    Image.new("RGB", (200, 100)).save(tmp_path / "wide.png")
+    crops = Crops(load_photos(tmp_path, (1.0,), "", 1.0), 64)
+    assert len(crops.images) == 1
+    (tmp_path / "wide.png").unlink()
+    with pytest.raises(ValueError, match="at least 64"):
+        Crops(load_photos(tmp_path, (1.0,), "", 1.0), 64)
+
+
 def test_an_empty_data_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="photographs"):
