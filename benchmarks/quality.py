@@ -95,8 +95,8 @@ def main() -> int:
     chosen = [files[round(i)] for i in np.linspace(0, len(files) - 1, min(options.count, len(files)))]
     store, rows = AssetStore(), []
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    for task in options.tasks:
-        for number, file in enumerate(chosen):
+    for number, file in enumerate(chosen):
+        for task in options.tasks:
             row = evaluate(file, number, task, options.samples, options.precision, store)
             rows.append(row)
             options.out.write_text(json.dumps(rows, indent=1))
