@@ -4,7 +4,7 @@
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3 python)
 BIN := .venv/bin
 
-.PHONY: help demo test app lint bench
+.PHONY: help python demo test app lint bench
 .DELETE_ON_ERROR:
 
 help:
@@ -33,17 +33,22 @@ lint: .venv/.installed
 bench: .venv/.installed
 	$(BIN)/python -m benchmarks.overhead $(ARGS)
 
+# Prints the first Python that can make the environment.
+FIND_PYTHON = for name in $(PYTHONS); do \
+		if "$$name" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+			echo "$$name"; exit 0; \
+		fi; \
+	done; \
+	echo "Expected Python 3.11 or newer with its venv module, found none as: $(PYTHONS);" \
+		"install it (and python3-venv) or name it with PYTHON=." >&2; exit 1
+
+# For .ci/run, which installs what is missing.
+python:
+	@$(FIND_PYTHON)
+
 # The stamp is written last, so an interrupted set-up is done again.
 .venv/.installed: pyproject.toml
-	@found=; for name in $(PYTHONS); do \
-		if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then found=$$name; break; fi; \
-	done; \
-	if [ -z "$$found" ]; then \
-		echo "Expected Python 3.11 or newer, found none as: $(PYTHONS); install it or name it with PYTHON=." >&2; exit 1; \
-	fi; \
-	if ! "$$found" -c 'import ensurepip, venv' >/dev/null 2>&1; then \
-		echo "Expected a Python with the venv module, $$found lacks it; install python3-venv." >&2; exit 1; \
-	fi; \
+	@found=$$($(FIND_PYTHON)) || exit 1; \
 	echo "Setting up .venv with $$found; the first time takes some minutes."; \
 	"$$found" -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'

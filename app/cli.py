@@ -1,6 +1,7 @@
 """The command line. Only this file talks to a person; what it calls returns values and raises sentences."""
 
 import argparse
+import contextlib
 import os
 import re
 import signal
@@ -11,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
+
+from app.talk import mention, say
 
 # Nothing here may import torch, not even indirectly: `preimage --help` answers at once. Commands import what they use.
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         return _guarded(lambda: _train(argv[1:]))
     options = _parser().parse_args(argv)
     if options.command is None:
-        _parser().print_help()
+        _print(_parser().format_help().rstrip())
         return 0
     command: Callable[[argparse.Namespace], int] = options.command
     return _guarded(lambda: command(options))
@@ -35,22 +38,25 @@ def main(argv: list[str] | None = None) -> int:
 
 def _guarded(command: Callable[[], int]) -> int:
     try:
-        status = command()
-        sys.stdout.flush()
-        return status
+        return command()
     except KeyboardInterrupt:
-        print("preimage: aborted; no new result was written.", file=sys.stderr)
+        _complain("aborted; no new result was written.")
         return ABORTED
-    except BrokenPipeError:  # the reader of a list has seen enough, as in `preimage recipes | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         from operators.errors import PreimageError
 
         if not isinstance(error, PreimageError):
             raise
-        print(f"preimage: {' '.join(str(error).split())}", file=sys.stderr)
+        _complain(" ".join(str(error).split()))
         return 2
+
+
+def _print(text: str) -> None:
+    say(sys.stdout, f"{text}\n")
+
+
+def _complain(sentence: str) -> None:
+    mention(sys.stderr, f"preimage: {sentence}\n")
 
 
 # Arguments
@@ -77,7 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "-o", "--out", metavar="OUT", type=Path, required=True, help="result folder, new or an earlier result"
     )
-    run.add_argument("--truth", action="store_true", help="INPUT is clean: degrade it first, then score the result")
+    run.add_argument(
+        "--truth",
+        action="store_true",
+        help="INPUT is clean: degrade it first, with noise of seed 0 whatever --seed says, then score the result",
+    )
     run.add_argument("--seed", metavar="N", type=int, nargs="+", default=[], help="one seed per sample")
     run.add_argument("--samples", metavar="K", type=int, help="K samples, of consecutive seeds from the first")
     run.add_argument("--device", type=_device, default="cpu", help="cpu (default), cuda or cuda:N")
@@ -120,7 +130,7 @@ class _Version(argparse.Action):
     ) -> None:
         from importlib.metadata import version
 
-        print(f"preimage {version('preimage')}")
+        _print(f"preimage {version('preimage')}")
         parser.exit()
 
 
@@ -151,11 +161,10 @@ def _run(options: argparse.Namespace) -> int:
     store = Settings.from_env().store()
     with _Stop() as stop, meter(sys.stderr) as shown:
         result = run_order(order, store, lambda progress: shown.count(progress.done, progress.total), stop.wanted)
-    print(_summary(result))
-    print(f"folder     {order.out}")
+    _print(f"{_summary(result)}\nfolder     {order.out}")
     if result.report.complete:
         return 0
-    print(f"preimage: stopped early; the partial result is in {order.out}.", file=sys.stderr)
+    _complain(f"stopped early; the partial result is in {order.out}.")
     return ABORTED
 
 
@@ -166,8 +175,8 @@ def _recipes(options: argparse.Namespace) -> int:
     margin = max(map(len, names)) + 2
     for name in names:
         recipe, _ = read_recipe(name)
-        print(f"{name:<{margin}}{recipe.title}")
-        print(textwrap.indent(textwrap.fill(recipe.reference, 100 - margin), " " * margin))
+        _print(f"{name:<{margin}}{recipe.title}")
+        _print(textwrap.indent(textwrap.fill(recipe.reference, 100 - margin), " " * margin))
     return 0
 
 
@@ -175,13 +184,13 @@ def _assets(options: argparse.Namespace) -> int:
     from app.settings import Settings
 
     for card in Settings.from_env().store().cards.values():
-        print(f"{card.name}: {card.title}")
-        print(f"  role     {card.role}, {card.bytes / 1e6:.1f} MB, sha256 {card.sha256[:12]}")
-        print(f"  licence  {card.licence}")
-        print(f"  source   {card.source}")
+        _print(f"{card.name}: {card.title}")
+        _print(f"  role     {card.role}, {card.bytes / 1e6:.1f} MB, sha256 {card.sha256[:12]}")
+        _print(f"  licence  {card.licence}")
+        _print(f"  source   {card.source}")
         for heading, facts in (("training", card.training), ("quality", card.quality)):
             for what, value in facts.items():
-                print(f"  {heading:<8} {what}: {value}")
+                _print(f"  {heading:<8} {what}: {value}")
     return 0
 
 
@@ -193,15 +202,17 @@ def _demo(options: argparse.Namespace) -> int:
     store = Settings.from_env().store()
     with meter(sys.stderr) as shown:
         rows = run_demo(options.out, options.samples, size=options.size, store=store, watch=shown.count)
-    print(table(rows))
-    print(f"\nOpen {options.out / 'index.html'} in a browser.")
+    _print(table(rows))
+    _print(f"\nOpen {options.out / 'index.html'} in a browser.")
     return 0
 
 
 def _train(argv: list[str]) -> int:
     from restoration.train.__main__ import main as train
 
-    return train(argv)
+    status = train(argv)
+    say(sys.stdout, "")  # flushes what it printed
+    return status
 
 
 def _summary(result: "Result") -> str:
@@ -258,7 +269,8 @@ class _Stop:
             raise KeyboardInterrupt
         self._asked = True
         # print could be what was interrupted, and may not be entered twice
-        os.write(2, b"\npreimage: stopping after this step; press Ctrl-C again to abort at once.\n")
+        with contextlib.suppress(OSError):
+            os.write(2, b"\npreimage: stopping after this step; press Ctrl-C again to abort at once.\n")
 
 
 if __name__ == "__main__":

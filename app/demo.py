@@ -13,7 +13,7 @@ from torch import Tensor
 
 from app.cases import Case, Row, Task, average, method_name
 from app.classical import CLASSICAL
-from app.folders import check_earlier, write_folder
+from app.memory import enough_memory
 from app.page import page
 from app.pictures import read_picture
 from app.view import Cell, Colours, enlarged, fitted, heat, montage, png, spread, spread_scale, to_colours
@@ -21,13 +21,14 @@ from operators.errors import AssetMissing, RecipeError
 from operators.likelihood import Likelihood
 from operators.rng import Rng
 from restoration.assets import AssetCard, AssetStore
+from restoration.folders import FolderKind, check_folder, write_folder
 from restoration.method import Method
 from restoration.metrics import psnr, ssim
 from restoration.pipeline import Pipeline, Progress, with_seeds
 from restoration.recipe import read_recipe
 from restoration.result import Result
 
-FILES = frozenset({"index.html", "montage.png", "report.json"})
+DEMO = FolderKind("demo", frozenset({"index.html", "montage.png", "report.json"}))
 CELL_SIDE = 256
 """Longest side of a picture in `montage.png`, in pixels."""
 
@@ -67,7 +68,7 @@ def run_demo(
         tasks: kinds of damage; `demo_tasks()` by default.
         watch: told how far the demo is.
     """
-    check_earlier(out, FILES, "demo")
+    out = check_folder(out, DEMO)
     if not 2 <= samples <= 64:
         raise RecipeError(f"Expected 2 to 64 samples for a mean and a spread, got {samples}; change --samples.")
     if size is not None and size < 32:
@@ -83,14 +84,17 @@ def run_demo(
     for task, pipeline in zip(tasks, pipelines, strict=True):
         for card in cards:
             told = None if watch is None else _percent(watch, len(cases), len(tasks) * len(cards), task, card)
-            cases.append(restore(task, card, pipeline, pictures[card.name], told))
+            with enough_memory("cpu"):
+                cases.append(restore(task, card, pipeline, pictures[card.name], told))
     rows = [case.row for case in cases]
     files = {
         "index.html": page(cases).encode(),
         "montage.png": png(demo_montage(cases)),
         "report.json": (json.dumps([asdict(row) for row in rows], indent=2) + "\n").encode(),
     }
-    write_folder(out, files)
+    with write_folder(out, DEMO) as part:
+        for name, content in files.items():
+            (part / name).write_bytes(content)
     return rows
 
 
@@ -158,28 +162,30 @@ def demo_montage(cases: Sequence[Case]) -> Colours:
 
 def table(rows: Sequence[Row]) -> str:
     """The figures as text, with the mean over the pictures of each kind of damage."""
-    line = "{:<18} {:<10} {:>6}  {:>6} {:<18} {:>6} {:>6} {:>6} {:>8} {:>5} {:>7}"
-    head = ("damage", "picture", "input", "best", "classical", "sample", "mean", "SSIM", "residual", "calls", "seconds")
-    figures = (
-        "input_psnr",
-        "baseline_psnr",
-        "sample_psnr",
-        "mean_psnr",
-        "mean_ssim",
-        "residual_sigma",
-        "nfe",
-        "seconds",
-    )
-    formats = (".2f", ".2f", ".2f", ".2f", ".3f", ".2f", ".0f", ".1f")
-    lines = [line.format(*head)]
+    line = "{:<18} {:<10} {:>6} {:>6} {:>6} {:>6}  {:>6} {:>6} {:>6}  {:>8} {:>5} {:>7}  {}"
+    groups = f"{'':<30}{'PSNR, dB':<29}SSIM"
+    head = ("damage", "picture", "input", *("best", "sample", "mean") * 2, "residual", "calls", "seconds", "best is")
+    figures = {
+        "input_psnr": ".2f",
+        "baseline_psnr": ".2f",
+        "sample_psnr": ".2f",
+        "mean_psnr": ".2f",
+        "baseline_ssim": ".3f",
+        "sample_ssim": ".3f",
+        "mean_ssim": ".3f",
+        "residual_sigma": ".2f",
+        "nfe": ".0f",
+        "seconds": ".1f",
+    }
+    lines = [groups, line.format(*head)]
     for task in dict.fromkeys(row.task for row in rows):
         same = [row for row in rows if row.task == task]
         for name, baseline, group in [*((r.picture, r.baseline, [r]) for r in same), ("average", "", same)]:
-            first, second, *rest = (
-                format(average(group, figure), form) for figure, form in zip(figures, formats, strict=True)
-            )
-            lines.append(line.format(task, name, first, second, baseline, *rest))
-    return "\n".join([*lines, "PSNR in dB; residual in sigma of the noise; best classical: by PSNR on that picture."])
+            values = [format(average(group, figure), form) for figure, form in figures.items()]
+            lines.append(line.format(task, name, *values, baseline).rstrip())
+    return "\n".join(
+        [*lines, "best: the best classical method by PSNR on that picture; residual in sigma of the noise."]
+    )
 
 
 def _row(

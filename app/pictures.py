@@ -32,12 +32,10 @@ from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
 
 from operators.errors import PreimageError, ReadError, ShapeError, WriteError
+from operators.files import MAX_PIXELS
 
 MIN_SIDE = 16
 """Smallest usable side in pixels; below this a network sees little but its own padding."""
-
-MAX_PIXELS = 64_000_000
-"""Largest picture read unless the caller says otherwise: 768 MB as three float32 channels."""
 
 MAX_BYTES = 1 << 30
 """Largest file opened; an uncompressed float picture of `MAX_PIXELS` still fits."""
@@ -49,6 +47,9 @@ _ORIENTATION = 274
 _ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 _ACCEPTED_MODES = frozenset({"1", "L", "P", "RGB"})
 _KINDS = "a PNG, JPEG, TIFF, BMP or WebP picture"
+
+_ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+"""Passes of an interlaced PNG: x and y of the first pixel, and the steps in x and y to the next."""
 
 # The format classes are called directly, not through Image.open: that one measures the picture against a limit of its
 # own, a global, and warns on stderr. Here the limit is the caller's and is checked on the header alone.
@@ -204,6 +205,10 @@ def _decode_common(path: Path, file: BinaryIO, kind: str, max_pixels: int) -> _D
     if not deep and image.mode not in _ACCEPTED_MODES:
         raise _unreadable(path, "RGB or grey pixels", f"colour mode {image.mode}", "convert the picture to RGB")
     with _blaming_the_file(path):
+        if kind == "PNG":
+            behind_header = file.tell()  # where Pillow goes on reading
+            _check_rows(file)
+            file.seek(behind_header)
         if deep:
             image.verify()  # checksums every chunk up to the end mark, which OpenCV does not insist on
             file.seek(0)
@@ -303,6 +308,37 @@ def _check_segments(page: tifffile.TiffPage, file_size: int) -> None:
     segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
     if len(segments) != math.prod(page.chunked) or any(n <= 0 or start + n > file_size for start, n in segments):
         raise ValueError("strips or tiles are missing")
+
+
+def _check_rows(file: BinaryIO) -> None:
+    """Rows that a PNG lacks would be read as zeros, a black band that looks like a measurement.
+
+    Source: PNG, third edition (W3C 2025), sections 5.3 (chunks), 7.2 (scanlines) and 8 (interlacing).
+    """
+    file.seek(8)
+    inflate, found = zlib.decompressobj(), 0
+    needed = None
+    while len(head := file.read(8)) == 8:
+        size, name = struct.unpack(">I4s", head)
+        if name not in (b"IHDR", b"IDAT"):
+            file.seek(size + 4, os.SEEK_CUR)
+            continue
+        body = file.read(size)
+        file.seek(4, os.SEEK_CUR)
+        if name == b"IHDR":
+            width, height, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", body)
+            pixel = bits * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+            passes = [(0, 0, 1, 1)] if not interlaced else _ADAM7
+            extents = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in passes]
+            needed = sum(h * (1 + -(-w * pixel // 8)) for w, h in extents if w > 0)
+            continue
+        while body and not inflate.eof:  # in pieces: nothing bounds what a small file may grow to
+            found += len(inflate.decompress(body, 1 << 20))
+            body = inflate.unconsumed_tail
+            if needed is not None and found >= needed:
+                return
+    if needed is None or found + len(inflate.flush()) < needed:
+        raise ValueError("rows are missing")
 
 
 def _webp_size(path: Path, head: bytes) -> tuple[int, int]:

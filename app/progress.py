@@ -6,11 +6,16 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import TextIO
 
+from app.talk import mention
+
 
 class Meter(ABC):
-    """Told of parts done, it reports on a stream; used in a `with` block, which leaves the stream tidy."""
+    """Told of parts done, it reports on a stream; used in a `with` block, which leaves the stream tidy.
 
-    def __init__(self, stream: TextIO) -> None:
+    A stream that refuses, or none at all, does not stop the work.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream
         self._began = time.monotonic()
 
@@ -50,19 +55,17 @@ class Bar(Meter):
     def close(self) -> None:
         """Wipe the bar away."""
         self._draw("")
-        self.stream.write("\r")
-        self.stream.flush()
+        mention(self.stream, "\r")
 
     def _draw(self, line: str) -> None:
         room = shutil.get_terminal_size().columns - 1
-        self.stream.write("\r" + line[:room].ljust(room))
-        self.stream.flush()
+        mention(self.stream, "\r" + line[:room].ljust(room))
 
 
 class Lines(Meter):
     """A line for each quarter of the way, where there is no terminal to draw on; none for what is over in seconds."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO | None) -> None:
         super().__init__(stream)
         self._quarter = 0
 
@@ -70,14 +73,13 @@ class Lines(Meter):
         """Write a line when another quarter is done."""
         quarter = 4 * done // total
         if quarter > self._quarter and done < total and time.monotonic() - self._began > 2:
-            self.stream.write(f"{100 * done // total} % done, {self.left(done, total)}\n")
-            self.stream.flush()
+            mention(self.stream, f"{100 * done // total} % done, {self.left(done, total)}\n")
         self._quarter = quarter
 
     def close(self) -> None:
         """Nothing to tidy."""
 
 
-def meter(stream: TextIO) -> Meter:
+def meter(stream: TextIO | None) -> Meter:
     """What suits the stream."""
-    return Bar(stream) if stream.isatty() else Lines(stream)
+    return Bar(stream) if stream is not None and stream.isatty() else Lines(stream)

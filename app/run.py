@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from app.folders import check_place
+from app.memory import enough_memory
 from app.pictures import Picture, encode_png, read_picture
 from app.view import (
     Cell,
@@ -24,12 +24,13 @@ from app.view import (
     spread_scale,
     to_colours,
 )
-from operators.errors import NeedError, RecipeError, WriteError
+from operators.errors import RecipeError, WriteError
 from restoration.assets import AssetStore
+from restoration.folders import check_folder
 from restoration.pipeline import Pipeline, Progress, with_seeds
 from restoration.prior import Precision
 from restoration.recipe import read_recipe
-from restoration.result import Result, check_result_folder
+from restoration.result import RESULT, Result
 
 MOST_SAMPLES = 4096
 """As many as a recipe can hold."""
@@ -73,25 +74,20 @@ def run_order(
 
     `watch` sees every step; once `stop` says so, the partial result is saved and its report says that it is partial.
     """
-    check_place(order.out)
-    check_result_folder(order.out)
-    if order.out.resolve() in order.input.resolve().parents:
+    out = check_folder(order.out, RESULT)
+    if out in order.input.resolve().parents:
         raise WriteError(f"Expected an input outside the result folder, got {order.input}; it would be replaced.")
     recipe, base = read_recipe(order.recipe)
     recipe = with_seeds(recipe, chosen_seeds(recipe.seeds, order.seeds, order.samples))
-    picture = read_picture(order.input)
     _check_device(order.device)
-    try:
+    with enough_memory(order.device):
+        picture = read_picture(order.input)
         pipeline = Pipeline.load(recipe, store, order.device, order.precision, base)
         measurement = pipeline.simulate(picture.pixels) if order.truth else pipeline.observe(picture.pixels)
         result = pipeline.run(measurement, watch, stop)
-    except torch.OutOfMemoryError as error:
-        raise NeedError(
-            f"Expected enough memory on {order.device} for this picture, ran out; use a smaller one or --device cpu."
-        ) from error
-    command = command_line(order, recipe.seeds, pipeline.precision)
-    result = result.described(input_sha256=picture.sha256, command=command)
-    result.save(order.out, result_pictures(result, picture))
+        command = command_line(order, recipe.seeds, pipeline.precision)
+        result = result.described(input_sha256=picture.sha256, command=command)
+        result.save(out, result_pictures(result, picture))
     return result
 
 
@@ -118,7 +114,12 @@ def chosen_seeds(recipe: tuple[int, ...], given: tuple[int, ...], samples: int |
 
 
 def command_line(order: Order, seeds: tuple[int, ...], precision: str) -> str:
-    """The command that repeats the run: nothing is left to a default that another machine may choose otherwise."""
+    """The command that repeats the run.
+
+    Seeds, device and precision are spelled out, whatever the recipe leaves open. Two settings of the environment are
+    not in it: the number of threads (OMP_NUM_THREADS) and PREIMAGE_ASSETS; the report has the threads and the checksums
+    of the assets. Relative paths are as they were given.
+    """
     parts = ["preimage", "run", order.recipe, str(order.input), "-o", str(order.out)]
     parts += ["--truth"] if order.truth else []
     if all(b == a + 1 for a, b in pairwise(seeds)):

@@ -12,6 +12,7 @@ from torch.nn.functional import interpolate
 
 from operators.base import OperatorSpec, Shape, SpectralOperator, check_image_shape
 from operators.errors import ShapeError
+from operators.files import MAX_PIXELS
 from operators.spec import Need
 
 Method = Literal["bicubic", "area"]
@@ -45,6 +46,27 @@ def reduction_matrix(size: int, factor: int, method: Method) -> Tensor:
     return torch.from_numpy(matrix)
 
 
+def reduction_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Singular value decomposition U diag(s) Vᵀ of a matrix (n, N) made by `reduction_matrix`, in closed form.
+
+    Samples mirrored at their borders are even and periodic, the reduction treats every one of its outputs alike, and so
+    matrix matrixᵀ is diagonal in the cosine transform (DCT-II): its basis is U, and V = matrixᵀ U / s. No singular
+    value is near zero (the least is above half of the largest), so the division loses nothing.
+
+    Shapes: → U (n, n), s (n), V (N, n), all float64. The order of s is by frequency, not by size.
+
+    Source: the symmetric convolution of Martucci 1994. Deviations: none.
+    """
+    count = len(matrix)
+    k = torch.arange(count, dtype=torch.float64)
+    u = torch.cos(torch.pi / count * torch.outer(k + 0.5, k)) * (2 / count) ** 0.5
+    u[:, 0] = count**-0.5
+    # a matrix of few numbers a row: as a dense product this would be the dearest step by far
+    v = torch.sparse.mm(matrix.T.contiguous().to_sparse(), u)
+    s = torch.linalg.vector_norm(v, dim=0)
+    return u, s, v / s
+
+
 def _cubic(t: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     t = np.abs(t)
     near = 1.5 * t**3 - 2.5 * t**2 + 1
@@ -55,7 +77,7 @@ def _cubic(t: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> np.ndarray[t
 class Downsample(SpectralOperator):
     """Separable reduction, R_h x R_wᵀ for every channel.
 
-    Both factors are small dense matrices; their singular value decompositions give that of the whole.
+    Both factors are dense matrices; their singular value decompositions give that of the whole.
 
     Shapes: x (B, ..., H, W) → (B, ..., H/factor, W/factor).
 
@@ -65,7 +87,7 @@ class Downsample(SpectralOperator):
         method: "bicubic" (anti-aliased) or "area" (block mean); see `reduction_matrix`.
 
     Raises:
-        ShapeError: H or W is not a multiple of `factor`, or the factor is out of range.
+        ShapeError: H or W is not a multiple of `factor`, the factor is out of range, or H W is above `MAX_PIXELS`.
     """
 
     rows: Tensor
@@ -86,18 +108,23 @@ class Downsample(SpectralOperator):
                 f"Downsample expected a height and width that are multiples of {factor}, got {height}x{width}; "
                 f"crop the image to {height - height % factor}x{width - width % factor}."
             )
+        if height * width > MAX_PIXELS:
+            raise ShapeError(
+                f"Expected data of an image of at most {MAX_PIXELS / 1e6:g} megapixels, got {height // factor}x"
+                f"{width // factor} data of {height}x{width} = {height * width / 1e6:g}; crop the picture first."
+            )
         super().__init__(in_shape, (*in_shape[:-2], height // factor, width // factor))
         self.factor = factor
         rows, columns = (reduction_matrix(size, factor, method) for size in (height, width))
-        u_rows, s_rows, v_rows = torch.linalg.svd(rows, full_matrices=False)
-        u_columns, s_columns, v_columns = torch.linalg.svd(columns, full_matrices=False)
+        u_rows, s_rows, v_rows = reduction_svd(rows)
+        u_columns, s_columns, v_columns = reduction_svd(columns)
         constants = {
             "rows": rows,
             "columns": columns,
             "_u_rows": u_rows,
             "_u_columns": u_columns,
-            "_v_rows": v_rows.T,
-            "_v_columns": v_columns.T,
+            "_v_rows": v_rows,
+            "_v_columns": v_columns,
             "_s": torch.outer(s_rows, s_columns),
         }
         for name, constant in constants.items():

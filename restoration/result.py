@@ -1,8 +1,5 @@
 """What went in, what came out, and the folder it is kept in."""
 
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -11,10 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from operators.errors import ReadError, WriteError
+from operators.errors import ReadError
 from operators.likelihood import Likelihood
 from operators.spec import Spec
+from restoration.folders import FolderKind, write_folder
 from restoration.recipe import Recipe
+
+RESULT = FolderKind(
+    "result",
+    frozenset({"recipe.json", "report.json", "samples.npz"}),
+    r"(input|mean|std|preview|truth|sample-[0-9]{3,4})\.png",
+)
+"""What the folder of a result holds; only a folder of such files is ever replaced."""
 
 
 @dataclass(frozen=True)
@@ -92,17 +97,15 @@ class Result:
         """Write `recipe.json`, `report.json`, `samples.npz` and the given PNG files, whole or not at all.
 
         An earlier result in `folder` is replaced; any other content there is left alone and is an error.
+
+        Args:
+            folder: where; a symbolic link is followed.
+            pictures: by names that `RESULT` knows, so that a later run recognises the folder.
+
+        Raises:
+            WriteError: see `write_folder`.
         """
-        check_result_folder(folder)
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        except OSError as error:
-            raise WriteError(
-                f"Expected to be able to write to {folder.parent}, got: {error.strerror}; choose another folder."
-            ) from error
-        old = part.with_name(part.name + "-old")
-        try:
+        with write_folder(folder, RESULT) as part:
             (part / "recipe.json").write_text(self.recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
             np.savez_compressed(
                 part / "samples.npz",
@@ -112,36 +115,7 @@ class Result:
             )
             for name, content in (pictures or {}).items():
                 (part / name).write_bytes(content)
-            # Last: a folder with a report is a finished one.
             (part / "report.json").write_text(self.report.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            part.chmod(0o755)
-            if folder.exists():
-                os.replace(folder, old)
-            os.replace(part, folder)
-            shutil.rmtree(old, ignore_errors=True)
-        except BaseException as error:  # Ctrl-C too leaves the folder as it was
-            if old.exists() and not folder.exists():
-                os.replace(old, folder)
-            shutil.rmtree(part, ignore_errors=True)
-            if not isinstance(error, OSError):
-                raise
-            raise WriteError(
-                f"Expected to write the result to {folder}, got: {error.strerror}; nothing was kept."
-            ) from error
-
-
-def check_result_folder(folder: Path) -> None:
-    """Raise WriteError unless `folder` is new, empty or holds an earlier result; call it before the work starts."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise WriteError(f"Expected a folder for the result, got the file {folder}; choose another name.")
-    needed = {"report.json", "recipe.json", "samples.npz"}
-    names = {p.name for p in folder.iterdir()}
-    if names and (not needed <= names or any(not n.endswith(".png") for n in names - needed)):
-        raise WriteError(
-            f"Expected a new folder or an earlier result at {folder}, got other files; choose another name."
-        )
 
 
 def load_samples(folder: Path) -> tuple[Tensor, Recipe, Report]:

@@ -396,6 +396,53 @@ def test_an_input_inside_the_result_folder_is_not_overwritten(recipe: Path, phot
     assert (out / "input.png").read_bytes() == before
 
 
+def test_a_picture_put_into_an_earlier_result_is_left_alone(recipe: Path, photo: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    assert run("run", recipe, photo, "-o", out) == 0
+    (out / "mine.png").write_bytes(b"mine")
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    assert run("run", recipe, photo, "-o", out) == 2
+    assert "mine.png" in capsys.readouterr().err
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+
+
+def test_the_current_folder_is_refused_before_the_work(
+    write_recipe: Callable[..., Path], photo: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    monkeypatch.setattr("app.run.Pipeline.load", lambda *_: pytest.fail("the work had begun"))
+    assert run("run", write_recipe(), photo, "-o", ".") == 2
+    assert "in use" in capsys.readouterr().err
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_a_link_to_an_earlier_result_stays_a_link(recipe: Path, photo: Path, tmp_path: Path) -> None:
+    out, link = tmp_path / "out", tmp_path / "link"
+    assert run("run", recipe, photo, "-o", out) == 0
+    link.symlink_to(out)
+    assert run("run", recipe, photo, "-o", link, "--samples", 2) == 0
+    assert link.is_symlink()
+    assert report(out)["samples"] == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "out", "photo.png", "recipe.json"]
+
+
+def allocate_far_too_much(*_: Any) -> None:
+    torch.empty(1 << 50)
+
+
+def run_out(*_: Any) -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize("failure", [allocate_far_too_much, run_out])
+def test_too_little_memory_is_said_in_a_sentence(
+    failure: Callable[..., None], recipe: Path, photo: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.run.Pipeline.run", failure)
+    assert "enough memory on cpu" in refused(capsys, tmp_path / "out", "run", recipe, photo)
+
+
 def test_our_own_mistakes_show_a_trace(
     recipe: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -469,6 +516,52 @@ def test_an_interrupt_keeps_the_partial_result(write_recipe: Callable[..., Path]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "photo.png", "recipe.json"]
 
 
+# Readers that go away
+
+
+def piped(words: list[str], program: str, stream: str) -> int:
+    """Exit status of a command one of whose streams nobody reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    streams: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | {stream: writer}
+    root = Path(cli.__file__).parents[1]
+    try:
+        return subprocess.run([sys.executable, "-c", program, *words], cwd=root, check=False, **streams).returncode
+    finally:
+        os.close(writer)
+
+
+TALKATIVE = """
+import sys
+from app import cli, progress
+progress.time.monotonic = iter(range(0, 10**9, 10)).__next__  # so slow that there is something to tell
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_run_nobody_listens_to_is_finished(stream: str, recipe: Path, photo: Path, tmp_path: Path) -> None:
+    assert piped(["run", str(recipe), str(photo), "-o", str(tmp_path / "out")], TALKATIVE, stream) == 0
+    assert report(tmp_path / "out")["complete"] is True
+
+
+def test_a_failed_run_nobody_listens_to_has_failed(recipe: Path, tmp_path: Path) -> None:
+    words = ["run", str(recipe), str(tmp_path / "none.png"), "-o", str(tmp_path / "out")]
+    assert piped(words, TALKATIVE, "stderr") == 2
+
+
+def test_an_interrupted_run_nobody_listens_to_says_so_by_its_status(
+    write_recipe: Callable[..., Path], photo: Path, tmp_path: Path
+) -> None:
+    words = ["run", str(write_recipe(steps=9)), str(photo), "-o", str(tmp_path / "out")]
+    assert piped(words, PROGRAM, "stderr") == 130
+    assert report(tmp_path / "out")["complete"] is False
+
+
+def test_a_list_may_be_cut_short() -> None:
+    assert piped(["recipes"], TALKATIVE, "stdout") == 0
+
+
 # The other commands
 
 
@@ -481,6 +574,12 @@ def test_help_answers_without_loading_torch() -> None:
     )
     assert "recipes" in done.stdout
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_help_says_which_noise_a_truth_gets(capsys) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["run", "--help"])
+    assert "noise of seed 0" in " ".join(capsys.readouterr().out.split())
 
 
 def test_no_command_prints_the_help(capsys) -> None:

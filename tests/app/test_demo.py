@@ -114,6 +114,19 @@ def test_the_page_holds_all_it_needs(tasks: Sequence[Task], assets: Path, tmp_pa
     assert f"{rows[0].mean_psnr:.2f}" in text
 
 
+def test_the_table_has_the_similarity_of_all_three(tasks: Sequence[Task], assets: Path, tmp_path: Path) -> None:
+    rows = run_demo(tmp_path / "demo", 2, store=AssetStore(assets), tasks=tasks[2:3])
+    lines = table(rows).splitlines()
+    assert max(map(len, lines)) <= 130
+    assert lines[0].split() == ["PSNR,", "dB", "SSIM"]
+    names, first = lines[1].split(), lines[2].split()
+    assert names[3:6] == names[6:9] == ["best", "sample", "mean"]
+    wanted = [rows[0].baseline_ssim, rows[0].sample_ssim, rows[0].mean_ssim]
+    assert first[6:9] == [f"{ssim:.3f}" for ssim in wanted]
+    assert lines[0].index("SSIM") == lines[1].rindex("best", 0, lines[1].rindex("sample")) - 2
+    assert lines[2].endswith(rows[0].baseline)
+
+
 def test_titles_cannot_break_the_page(tasks: Sequence[Task], assets: Path, tmp_path: Path) -> None:
     manifest = assets / "manifest.toml"
     manifest.write_text(manifest.read_text().replace("The wide one", "</style><b onload='x'>"))
@@ -130,6 +143,10 @@ def test_an_earlier_demo_is_replaced_and_anything_else_is_not(
     run_demo(out, 3, store=store, tasks=tasks[2:3])
     assert (out / "report.json").read_text() != first
     assert sorted(p.name for p in tmp_path.iterdir()) == ["assets", "demo"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "report.json").write_text("not of the demo")
+    with pytest.raises(PreimageError, match=r"report\.json"):
+        run_demo(tmp_path / "other", 2, store=store, tasks=tasks[2:3])
     (out / "notes.txt").write_text("mine")
     with pytest.raises(PreimageError, match=r"notes\.txt"):
         run_demo(out, 2, store=store, tasks=tasks[2:3])
@@ -171,7 +188,7 @@ def test_every_preset_has_classical_methods_that_can_undo_it() -> None:
     assert {task.name for task in demo_tasks()} <= set(CLASSICAL)
     for task in demo_tasks():
         for method in task.classical:
-            assert method.needs <= task.recipe.operator.offers
+            assert method.needs <= task.recipe.operator.offers | task.recipe.noise.offers
 
 
 def test_an_average_is_over_the_given_rows(tasks: Sequence[Task], assets: Path, tmp_path: Path) -> None:

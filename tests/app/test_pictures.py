@@ -373,6 +373,23 @@ def vast_jpeg(path: Path) -> None:
     path.write_bytes(data)
 
 
+def short_png(bits: int, interlaced: bool) -> Callable[[Path], None]:
+    """A PNG whose chunks are all sound, with one row fewer than its header says."""
+
+    def made(path: Path) -> None:
+        header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 40, 40, bits, 2, 0, 0, int(interlaced)))
+        step = 2 if interlaced else 1  # the last pass holds every other row, whole
+        rows = bytes((40 // step - 1) * (1 + 40 * 3 * bits // 8))
+        before = bytes(
+            sum(h * (1 + w * 3 * bits // 8) for w, h in [(5, 5), (5, 5), (10, 5), (10, 10), (20, 10), (20, 20)])
+        )
+        data = zlib.compress(before + rows if interlaced else rows)
+        body = png_chunk(b"IDAT", data[:10]) + png_chunk(b"IDAT", data[10:]) + png_chunk(b"IEND", b"")
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + body)
+
+    return made
+
+
 rgba, rgb16 = noise(40, 52, 4), noise(40, 52, 3, dtype=np.uint16)
 REFUSED = [
     ("missing.png", missing, "nothing of this name", "check its spelling"),
@@ -391,6 +408,10 @@ REFUSED = [
     ("cut16.tif", cut(tiff(rgb16, photometric="rgb"), 0.6), "cut-off", "export it again"),
     ("cutz.tif", cut(tiff(rgb16, photometric="rgb", compression="zlib"), 0.6), "cut-off", "export it again"),
     ("stub.tif", cut(tiff(rgb16, photometric="rgb"), 0.001), "cut-off", "export it again"),
+    ("short.png", short_png(8, False), "cut-off", "export it again"),
+    ("short16.png", short_png(16, False), "cut-off", "export it again"),
+    ("interlaced.png", short_png(8, True), "cut-off", "export it again"),
+    ("interlaced16.png", short_png(16, True), "cut-off", "export it again"),
     ("checksum16.png", broken_checksum, "damaged", "export it again"),
     ("deflate8.tif", broken_deflate(np.uint8), "damaged", "export it again"),
     ("deflate16.tif", broken_deflate(np.uint16), "damaged", "export it again"),

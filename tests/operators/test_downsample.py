@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import avg_pool2d, interpolate
 
 from operators import Downsample, DownsampleSpec, Rng
-from operators.downsample import reduction_matrix
+from operators.downsample import reduction_matrix, reduction_svd
 from operators.errors import ShapeError
 
 
@@ -72,6 +72,33 @@ def test_grey_stays_grey_and_nothing_is_lost(method: str, factor: int) -> None:
     operator = DownsampleSpec.model_validate({"factor": factor, "method": method}).build((1, 6 * factor, 5 * factor))
     assert torch.allclose(operator(torch.full((1, 1, 6 * factor, 5 * factor), 0.3)), torch.tensor(0.3), atol=1e-6)
     assert float(operator.singular_values.min()) > 0.05 * float(operator.singular_values.max())
+
+
+@pytest.mark.parametrize("method", ["bicubic", "area"])
+@given(factor=st.integers(2, 8), count=st.integers(1, 40))
+def test_the_decomposition_is_that_of_the_matrix(method: str, factor: int, count: int) -> None:
+    matrix = reduction_matrix(factor * count, factor, method)
+    u, s, v = reduction_svd(matrix)
+    one = torch.eye(count, dtype=torch.float64)
+    assert torch.allclose(u @ torch.diag(s) @ v.T, matrix, rtol=0, atol=1e-12)
+    assert torch.allclose(u.T @ u, one, rtol=0, atol=1e-12)
+    assert torch.allclose(v.T @ v, one, rtol=0, atol=1e-12)
+    assert torch.allclose(s.sort(descending=True)[0], torch.linalg.svdvals(matrix), rtol=0, atol=1e-12)
+    assert float(s.min()) > 0.5 * float(s.max())
+
+
+def test_a_large_picture_needs_no_dense_decomposition(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.linalg.svd", lambda *_, **__: pytest.fail("grows with the cube of the side"))
+    monkeypatch.setattr("torch.linalg.eigh", lambda *_, **__: pytest.fail("grows with the cube of the side"))
+    operator = Downsample((1, 2048, 64), 4)
+    c = Rng([0]).rand((1, 512, 16))
+    assert torch.allclose(operator.to_spectrum(operator.from_spectrum(c)), c, atol=1e-5)
+
+
+def test_an_image_too_large_to_hold_is_refused() -> None:
+    spec = DownsampleSpec(factor=4)
+    with pytest.raises(ShapeError, match=r"5000x5000 data of 20000x20000 = 400; crop"):
+        spec.build(spec.image_shape((3, 5000, 5000)))
 
 
 def test_guess_is_a_plausible_enlargement() -> None:

@@ -1,10 +1,15 @@
 """Masks, their files, and the operator that keeps the measured pixels."""
 
+import io
+import struct
+import zipfile
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import tifffile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -150,6 +155,63 @@ def test_files_that_are_no_plane_are_refused(tmp_path: Path) -> None:
     for name in ("damaged.npz", "absent.npy", "."):
         with pytest.raises(ReadError, match="Expected"):
             read_plane(DataRef(path=name), tmp_path)
+
+
+def vast_npy() -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (20_000, 20_000)})
+    return file.getvalue()
+
+
+def vast_png(side: int) -> bytes:
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("name", ["array.npy", "archive.npz", "picture.png", "vast.png", "picture.tif", "picture.bmp"])
+def test_vast_planes_are_refused_by_their_header(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / name
+    if name == "archive.npz":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a.npy", vast_npy())
+    elif name == "picture.tif":
+        cv2.imwrite(str(path), np.zeros((16, 16), np.uint8))
+        with tifffile.TiffFile(path, mode="r+") as tiff:
+            for tag in ("ImageWidth", "ImageLength"):
+                tiff.pages.first.tags[tag].overwrite(20_000)
+    elif name == "picture.bmp":
+        cv2.imwrite(str(path), np.zeros((16, 16), np.uint8))
+        content = bytearray(path.read_bytes())
+        struct.pack_into("<ii", content, 18, 20_000, 20_000)
+        path.write_bytes(content)
+    else:
+        path.write_bytes({"array.npy": vast_npy(), "picture.png": vast_png(8_001), "vast.png": vast_png(20_000)}[name])
+    monkeypatch.setattr("operators.files.cv2.imdecode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(ReadError, match="at most 64 megapixels"):
+        read_plane(DataRef(path=name), tmp_path)
+
+
+def test_a_vast_file_is_not_loaded(tmp_path: Path) -> None:
+    with (tmp_path / "vast.npy").open("wb") as file:
+        file.truncate((1 << 30) + 1)
+    with pytest.raises(ReadError, match="below 1 GiB"):
+        read_plane(DataRef(path="vast.npy"), tmp_path)
+
+
+def test_colours_and_opacity_and_numbers_of_any_kind_are_read(tmp_path: Path) -> None:
+    drawn = np.random.default_rng(0)
+    colours = drawn.integers(0, 256, (6, 5, 4), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), colours)
+    assert np.allclose(read_plane(DataRef(path="a.png"), tmp_path), colours[..., :3].mean(-1) / 255, atol=1e-15)
+    for number in (drawn.random((6, 5)).astype(np.float32), drawn.integers(0, 9999, (6, 5, 3)).astype(np.uint16)):
+        tifffile.imwrite(tmp_path / "a.tif", number, photometric="rgb" if number.ndim == 3 else "minisblack")
+        expected = number if number.ndim == 2 else number.mean(-1) / 65535
+        assert np.allclose(read_plane(DataRef(path="a.tif"), tmp_path), expected, atol=1e-15)
+    np.savez_compressed(tmp_path / "a.npz", a=np.asfortranarray(number[..., 0]))
+    assert np.array_equal(read_plane(DataRef(path="a.npz"), tmp_path), number[..., 0])
 
 
 def test_checksum_is_verified(tmp_path: Path) -> None:
