@@ -51,6 +51,7 @@ class CircularBlur(SpectralOperator):
     """
 
     _transfer: Tensor
+    _power: Tensor
 
     def __init__(self, kernel: Tensor, in_shape: Shape) -> None:
         in_shape = check_image_shape(in_shape)
@@ -58,6 +59,7 @@ class CircularBlur(SpectralOperator):
         super().__init__(in_shape, in_shape)
         transfer = transfer_function(kernel, _centre(kernel), *in_shape[-2:])
         self.register_buffer("_transfer", _as_real(transfer))
+        self.register_buffer("_power", self._transfer.square().sum(-1), persistent=False)
 
     @property
     def transfer(self) -> Tensor:
@@ -104,7 +106,7 @@ class CircularBlur(SpectralOperator):
         c = _to_fourier(z, self.in_shape[-2:])
         transfer = _as_complex(self._transfer, c)
         misfit = _to_fourier(y, self.in_shape[-2:]) - transfer * c
-        gain = self._transfer.to(c.real.dtype).square().sum(-1) + per_sample(rho, c.ndim)
+        gain = self._power.to(c.real.dtype) + per_sample(rho, c.ndim)
         return z + _from_fourier(transfer.conj() * misfit / gain, self.in_shape[-2:])
 
     def _guess(self, y: Tensor) -> Tensor:

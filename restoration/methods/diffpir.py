@@ -61,8 +61,10 @@ class DiffPIR(Method):
         for i, (now, then) in enumerate(zip(sigmas, [*sigmas[1:], 0.0], strict=True), 1):
             x0 = likelihood.prox(prior.denoise(x, now), now**2 / self.weight)
             if then > 0:
-                kept = (x - x0) / now
-                x = x0 + then * ((1 - self.zeta) ** 0.5 * kept + self.zeta**0.5 * rng.randn(shape))
+                noise = rng.randn(shape)
+                if self.zeta < 1:
+                    noise = (1 - self.zeta) ** 0.5 * (x - x0) / now + self.zeta**0.5 * noise
+                x = torch.add(x0, noise, alpha=then)
             else:
                 x = x0
             yield Step(i, len(sigmas), then, x, x0)
