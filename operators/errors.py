@@ -25,10 +25,6 @@ class AssetCorrupt(PreimageError):
     """A file does not have the checksum it should have."""
 
 
-class LicenceRefused(PreimageError):
-    """An asset's licence has not been accepted."""
-
-
 class ReadError(PreimageError):
     """A file cannot be read or does not hold what it should."""
 
@@ -59,7 +55,3 @@ class Diverged(PreimageError):
 
 class NoConvergence(PreimageError):
     """An iterative solver asked to be strict stopped before reaching its tolerance."""
-
-
-class Cancelled(PreimageError):
-    """The run was stopped by its user."""
