@@ -28,7 +28,7 @@ from operators.errors import RecipeError, WriteError
 from restoration.assets import AssetStore
 from restoration.folders import check_folder
 from restoration.pipeline import Pipeline, Progress, with_seeds
-from restoration.prior import Precision
+from restoration.precision import Precision
 from restoration.recipe import read_recipe
 from restoration.result import RESULT, Result
 

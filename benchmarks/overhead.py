@@ -18,7 +18,7 @@ from restoration.assets import AssetStore
 from restoration.methods.diffpir import DiffPIR
 from restoration.methods.dps import DPS
 from restoration.pipeline import Pipeline
-from restoration.prior import Precision
+from restoration.precision import Precision
 from restoration.recipe import Recipe, read_recipe
 from restoration.schedule import Karras
 

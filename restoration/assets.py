@@ -16,7 +16,8 @@ from operators.errors import AssetCorrupt, AssetMissing, RecipeError
 from operators.spec import Spec
 from restoration.convert import EDM
 from restoration.nets.unet import ResidualUNet
-from restoration.prior import Denoiser, Padded, Precision, Tiled, UnitRange, resolve_precision
+from restoration.precision import Precision, resolve_precision
+from restoration.prior import Denoiser, Padded, Tiled, UnitRange
 
 
 class ResidualUNetSpec(Spec):

@@ -20,7 +20,8 @@ from operators.spec import pin
 from restoration.assets import AssetStore
 from restoration.method import Step
 from restoration.metrics import psnr, ssim
-from restoration.prior import Cost, Denoiser, Precision, Prior, resolve_precision
+from restoration.precision import Precision, resolve_precision
+from restoration.prior import Cost, Denoiser, Prior
 from restoration.recipe import Recipe
 from restoration.result import Measurement, Report, Result
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,21 +14,6 @@ from torch.nn import functional as F
 
 from operators.errors import ShapeError
 from operators.spec import Need
-
-Precision = Literal["auto", "fp32", "bf16"]
-
-
-def resolve_precision(wanted: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
-    """What "auto" means on a device: bf16 on CUDA and on CPUs with AMX tiles or AVX-512 bf16, else fp32.
-
-    Emulated bf16 is several times slower than fp32, so a CPU without the instructions stays in fp32.
-    """
-    if wanted != "auto":
-        return wanted
-    if device.type == "cuda":
-        return "bf16"
-    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-    return "bf16" if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") else "fp32"
 
 
 class Denoiser(nn.Module, ABC):
@@ -73,8 +58,13 @@ class Prior:
             self.cost.denoised += len(x)
             return self.denoiser(x, self._levels(x, sigma))
 
-    def denoise_vjp(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """The clean estimate and v ↦ Jᵀ v with J = dD/dx, both (B, *shape); the pullback may be used once."""
+    def denoise_vjp(
+        self, x: Tensor, sigma: float | Tensor, *, keep: bool = False
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The clean estimate and v ↦ Jᵀ v with J = dD/dx, both (B, *shape).
+
+        The pullback may be used once, or as often as wanted with `keep`, which holds the network's activations.
+        """
         with self._billed(x), torch.enable_grad():
             self.cost.denoised += len(x)
             leaf = x.detach().requires_grad_()
@@ -83,7 +73,7 @@ class Prior:
         def pullback(v: Tensor) -> Tensor:
             with self._billed(x):
                 self.cost.pulled_back += len(x)
-                return torch.autograd.grad(estimate, leaf, v)[0]
+                return torch.autograd.grad(estimate, leaf, v, retain_graph=keep)[0]
 
         return estimate.detach(), pullback
 
@@ -100,9 +90,11 @@ class Prior:
 
     @staticmethod
     def _levels(x: Tensor, sigma: float | Tensor) -> Tensor:
+        # Levels are real where images are complex.
+        real = x.real if x.is_complex() else x
         if isinstance(sigma, Tensor):
-            return sigma.to(x).expand(len(x))
-        return torch.full((len(x),), sigma, dtype=x.dtype, device=x.device)
+            return sigma.to(real).expand(len(x))
+        return torch.full((len(x),), sigma, dtype=real.dtype, device=x.device)
 
 
 class UnitRange(Denoiser):

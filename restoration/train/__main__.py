@@ -4,7 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from restoration.train.loop import TrainRecipe, train
+from restoration.precision import resolve_precision
+from restoration.train.loop import TrainRecipe, default_device, train
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,6 +19,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--init", type=Path, help="weights to start a new run from; a narrower net is widened")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
     options = parser.parse_args(argv)
+    device = default_device()
+    print(f"preimage train: on {device.type} in {resolve_precision('auto', device)}", file=sys.stderr)
     try:
         report = train(
             TrainRecipe.read(options.recipe),
@@ -26,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
             minutes=options.minutes,
             resume=options.resume is not None,
             init=options.init,
+            device=device,
             threads=options.threads,
         )
     except (OSError, ValueError, TypeError, ArithmeticError) as error:

@@ -13,14 +13,16 @@ SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 @dataclass(frozen=True)
 class Photo:
-    """One photograph at several scales, uint8 (H, W, 3), finest first."""
+    """One photograph at several scales, uint8 (H, W, channels), finest first."""
 
     name: str
     scales: tuple[np.ndarray, ...]
     weight: float
 
 
-def load_photos(folder: Path, scales: tuple[float, ...], light_prefix: str, light_weight: float) -> list[Photo]:
+def load_photos(
+    folder: Path, scales: tuple[float, ...], light_prefix: str, light_weight: float, *, grey: bool = False
+) -> list[Photo]:
     """Every picture of a folder, in name order; names that start with `light_prefix` are drawn less often."""
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
     if not files:
@@ -30,11 +32,17 @@ def load_photos(folder: Path, scales: tuple[float, ...], light_prefix: str, ligh
     photos = []
     for path in files:
         with Image.open(path) as file:
-            image = file.convert("RGB")
+            image = file.convert("L" if grey else "RGB")
         sizes = [(round(image.width / s), round(image.height / s)) for s in scales]
         resized = (image if s == image.size else image.resize(s, Image.Resampling.BICUBIC) for s in sizes)
         light = bool(light_prefix) and path.name.startswith(light_prefix)
-        photos.append(Photo(path.name, tuple(np.asarray(r) for r in resized), light_weight if light else 1.0))
+        photos.append(
+            Photo(
+                path.name,
+                tuple(np.asarray(r).reshape(r.height, r.width, -1) for r in resized),
+                light_weight if light else 1.0,
+            )
+        )
     return photos
 
 

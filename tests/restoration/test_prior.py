@@ -11,7 +11,8 @@ from operators.errors import ShapeError
 from restoration.assets import AssetStore, load_denoiser
 from restoration.convert import EDM
 from restoration.nets.unet import ResidualUNet
-from restoration.prior import Denoiser, Padded, Prior, Tiled, resolve_precision
+from restoration.precision import resolve_precision
+from restoration.prior import Denoiser, Padded, Prior, Tiled
 
 
 class Local(Denoiser):
