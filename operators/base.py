@@ -6,13 +6,14 @@ dtype and no randomness of its own: `.to()` moves it, and its answer has the pre
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from operators.errors import NeedError, ShapeError
 from operators.rng import Rng
@@ -36,6 +37,12 @@ class Operator(nn.Module, ABC):
     """
 
     offers: ClassVar[frozenset[Need]] = frozenset({Need.GRADIENT})
+    exact_gradient: ClassVar[bool] = True
+    """Whether the gradient is the derivative; False where that is zero almost everywhere (rounding) and `vjp` gives the
+    slope of a smooth stand-in instead. The data are exact in both cases."""
+    farthest: ClassVar[float] = 1.0
+    """`project` goes at most this many times as far as the nearest image with these data; above 1 where it takes the
+    nearest in another norm than the Euclidean one."""
 
     def __init__(
         self, in_shape: Shape, out_shape: Shape, *, in_complex: bool = False, out_complex: bool = False
@@ -82,6 +89,32 @@ class Operator(nn.Module, ABC):
 
         return data.detach(), pullback
 
+    def project(self, z: Tensor, y: Tensor, *, tol: float = 1e-6, max_iter: int = 200) -> Tensor:
+        """The image nearest to z among those whose noise-free data are y: z itself, where A z = y.
+
+        What was lost stays as it is in z, what was measured is taken from y. For linear operators this is
+        z + A⁺ (y − A z). Rounded data leave an interval for each number and clipped ones a half-line; z is moved to its
+        nearest end. Data that no image has, such as noisy ones, are read as the nearest that one has, in the
+        operator's own way of reading.
+
+        Shapes: z (B, *in_shape), y (1 or B, *out_shape) → (B, *in_shape).
+
+        Args:
+            z: the image to be changed as little as possible.
+            y: data.
+            tol: see `LinearOperator.pinv`; operators that are not linear ignore it.
+            max_iter: iterations at most; closed forms do not iterate.
+
+        Raises:
+            NeedError: the operator does not offer projections.
+            ShapeError: wrong shape, or real where complex is expected.
+        """
+        self.check_image(z)
+        self._check_held(z, y)
+        if Need.PROJECTION not in self.offers:
+            raise NeedError(f"{Need.PROJECTION.sentence} {type(self).__name__} has none; choose another method.")
+        return self._project(z, y, tol, max_iter)
+
     def guess(self, y: Tensor) -> Tensor:
         """A cheap image-shaped start: zero-filled, upsampled, filtered back-projection and the like.
 
@@ -123,11 +156,21 @@ class Operator(nn.Module, ABC):
         if y.shape[1:] != self.out_shape or y.is_complex() != self.out_complex or not _is_inexact(y):
             raise ShapeError(_mismatch(f"{type(self).__name__} data", self.out_shape, self.out_complex, y))
 
+    def _check_held(self, z: Tensor, y: Tensor) -> None:
+        self.check_data(y)
+        if y.shape[0] not in (1, z.shape[0]):
+            raise ShapeError(
+                f"{type(self).__name__} expected data for 1 or {z.shape[0]} samples, got {y.shape[0]}; match batches."
+            )
+
     @abstractmethod
     def _forward(self, x: Tensor) -> Tensor: ...
 
     @abstractmethod
     def _guess(self, y: Tensor) -> Tensor: ...
+
+    def _project(self, z: Tensor, y: Tensor, tol: float, max_iter: int) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} offers projections and does not write _project.")
 
 
 class LinearOperator(Operator):
@@ -137,7 +180,7 @@ class LinearOperator(Operator):
     but slower than a hand-written one.
     """
 
-    offers: ClassVar[frozenset[Need]] = Operator.offers | {Need.LINEAR, Need.PROX}
+    offers: ClassVar[frozenset[Need]] = Operator.offers | {Need.LINEAR, Need.PROX, Need.PROJECTION}
 
     def adjoint(self, y: Tensor) -> Tensor:
         """A* y.   Shapes: y (B, *out_shape) → (B, *in_shape).
@@ -196,11 +239,7 @@ class LinearOperator(Operator):
             ShapeError: wrong shape, or `rho` not positive and finite.
         """
         self.check_image(z)
-        self.check_data(y)
-        if y.shape[0] not in (1, z.shape[0]):
-            raise ShapeError(
-                f"{type(self).__name__} expected data for 1 or {z.shape[0]} samples, got {y.shape[0]}; match batches."
-            )
+        self._check_held(z, y)
         if isinstance(rho, Tensor):
             if rho.shape not in ((), (1,), (z.shape[0],)):
                 raise ShapeError(f"Expected rho as a number or as ({z.shape[0]},), got {tuple(rho.shape)}; reshape it.")
@@ -244,6 +283,9 @@ class LinearOperator(Operator):
 
     def _pinv(self, y: Tensor, tol: float, max_iter: int) -> Tensor:
         return least_squares(self._forward, self._adjoint, y, tol=tol, max_iter=max_iter)
+
+    def _project(self, z: Tensor, y: Tensor, tol: float, max_iter: int) -> Tensor:
+        return z + self._pinv(y - self._forward(z), tol, max_iter)
 
     def _prox(self, z: Tensor, y: Tensor, rho: Tensor | float, tol: float, max_iter: int) -> Tensor:
         # solving for the correction makes the tolerance relative to what changes, whatever rho is
@@ -314,6 +356,56 @@ class SpectralOperator(LinearOperator):
         return z + self.from_spectrum(correction)
 
 
+class OrthonormalOperator(SpectralOperator):
+    """A with orthonormal rows, A A* = 1: every singular value is one, and the adjoint is the pseudo-inverse.
+
+    The spectrum are the data themselves. A subclass writes `to_spectrum`, which is A, and `from_spectrum`, which is A*.
+
+    Args:
+        in_shape: shape of an image, without batch.
+        out_shape: shape of its data, without batch.
+        in_complex: whether images are complex.
+        out_complex: whether data are complex.
+    """
+
+    _ones: Tensor
+
+    def __init__(
+        self, in_shape: Shape, out_shape: Shape, *, in_complex: bool = False, out_complex: bool = False
+    ) -> None:
+        super().__init__(in_shape, out_shape, in_complex=in_complex, out_complex=out_complex)
+        self.register_buffer("_ones", torch.ones((1,) * len(out_shape)), persistent=False)
+
+    @property
+    def singular_values(self) -> Tensor:
+        """One, for every number in the data."""
+        return self._ones
+
+    def data_to_spectrum(self, y: Tensor) -> Tensor:
+        """The data themselves."""
+        return y
+
+    def data_from_spectrum(self, c: Tensor) -> Tensor:
+        """The coefficients themselves."""
+        return c
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.to_spectrum(x)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.from_spectrum(y)
+
+    def _normal(self, x: Tensor) -> Tensor:
+        return self.from_spectrum(self.to_spectrum(x))
+
+    def _pinv(self, y: Tensor, tol: float, max_iter: int) -> Tensor:
+        return self.from_spectrum(y)
+
+    def _prox(self, z: Tensor, y: Tensor, rho: Tensor | float, tol: float, max_iter: int) -> Tensor:
+        misfit = y - self.to_spectrum(z)
+        return z + self.from_spectrum(misfit / (1 + per_sample(rho, misfit.ndim)))
+
+
 class Composed(LinearOperator):
     """`outer @ inner`: the operator that applies `inner`, then `outer`. It has no noise of its own.
 
@@ -352,6 +444,131 @@ class Composed(LinearOperator):
 
     def _guess(self, y: Tensor) -> Tensor:
         return self.inner._guess(self.outer._guess(y))
+
+
+class Stacked(LinearOperator):
+    """Several measurements of one image as one: A x = (w1 A1 x, w2 A2 x, ...), every part's data flattened in turn.
+
+    Weights make parts of different noise comparable. Where part k was measured with noise of size sigma_k, the weights
+    sigma / sigma_k whiten the stack: its data, as `join` makes them, have noise of size `sigma` throughout, and one
+    `Gaussian(sigma)` is their law. Without weights, all parts have the same noise.
+
+    Shapes: x (B, *in_shape) → (B, n1 + n2 + ...).
+
+    Args:
+        parts: linear operators on the same images.
+        weights: one number > 0 per part; all 1 when absent.
+
+    Raises:
+        ShapeError: no parts, parts of different images, real and complex data mixed, or weights that do not fit.
+    """
+
+    def __init__(self, parts: Sequence[LinearOperator], weights: Sequence[float] | None = None) -> None:
+        if not parts:
+            raise ShapeError("Stacked expected at least one operator, got none; give the parts of the measurement.")
+        first = parts[0]
+        for part in parts:
+            if (part.in_shape, part.in_complex) != (first.in_shape, first.in_complex):
+                raise ShapeError(
+                    f"Stacked expected {_words(first.in_shape, first.in_complex)} images for every part, "
+                    f"got {_words(part.in_shape, part.in_complex)} for {type(part).__name__}; build all alike."
+                )
+            if part.out_complex != first.out_complex:
+                raise ShapeError(
+                    f"Stacked expected all data real or all complex, got both from {type(first).__name__} and "
+                    f"{type(part).__name__}; stack only parts of one sort."
+                )
+        weights = (1.0,) * len(parts) if weights is None else tuple(float(w) for w in weights)
+        if len(weights) != len(parts) or not all(0 < w < inf for w in weights):
+            raise ShapeError(
+                f"Stacked expected {len(parts)} finite weights > 0, got {weights}; give one per part, or none at all."
+            )
+        self._sizes = [prod(part.out_shape) for part in parts]
+        super().__init__(
+            first.in_shape, (sum(self._sizes),), in_complex=first.in_complex, out_complex=first.out_complex
+        )
+        self.parts = nn.ModuleList(parts)
+        self.weights = weights
+
+    def join(self, blocks: Sequence[Tensor]) -> Tensor:
+        """Data of the stack from the parts' own data, weighted.   Shapes: (B, *part.out_shape) each → (B, n).
+
+        Raises:
+            ShapeError: not one block per part, or a block is not that part's data.
+        """
+        if len(blocks) != len(self.parts):
+            raise ShapeError(
+                f"Stacked expected {len(self.parts)} blocks of data, got {len(blocks)}; give one per part."
+            )
+        for part, block in zip(self._parts, blocks, strict=True):
+            part.check_data(block)
+        return torch.cat([w * block.flatten(1) for w, block in zip(self.weights, blocks, strict=True)], 1)
+
+    def split(self, y: Tensor) -> list[Tensor]:
+        """The parts' own data, without weights; undoes `join`.   Shapes: (B, n) → (B, *part.out_shape) each.
+
+        Raises:
+            ShapeError: wrong shape, or real where complex is expected.
+        """
+        self.check_data(y)
+        return [block / w for w, block in zip(self.weights, self._blocks(y), strict=True)]
+
+    def data_as_image(self, y: Tensor) -> Tensor:
+        """The parts' pictures side by side, weighted, black elsewhere; the plain data if a part's is no picture.
+
+        A picture of one channel beside others of several is repeated over theirs.
+        """
+        self.check_data(y)
+        if not (frames := self._frames()):
+            return y
+        deep, tall = max(frame[0] for frame in frames), max(frame[1] for frame in frames)
+        pictures = [part.data_as_image(block) for part, block in zip(self._parts, self._blocks(y), strict=True)]
+        # one channel beside several is grey, not the first colour
+        pictures = [p.expand(-1, deep, -1, -1) if p.shape[-3] == 1 else p for p in pictures]
+        return torch.cat([pad(p, (0, 0, 0, tall - p.shape[-2], 0, deep - p.shape[-3])) for p in pictures], -1)
+
+    def data_from_image(self, picture: Tensor) -> Tensor:
+        """The data from such a picture; see `data_as_image`."""
+        if not (frames := self._frames()):
+            return super().data_from_image(picture)
+        widths = [frame[2] for frame in frames]
+        shape = (max(frame[0] for frame in frames), max(frame[1] for frame in frames), sum(widths))
+        if picture.shape[1:] != shape:
+            raise ShapeError(_mismatch("Stacked picture", shape, self.out_complex, picture))
+        panels = zip(self._parts, picture.split(widths, -1), frames, strict=True)
+        return torch.cat([p.data_from_image(panel[:, :c, :h]).flatten(1) for p, panel, (c, h, _) in panels], 1)
+
+    @property
+    def _parts(self) -> list[LinearOperator]:
+        return [part for part in self.parts if isinstance(part, LinearOperator)]
+
+    def _blocks(self, y: Tensor) -> list[Tensor]:
+        blocks = y.split(self._sizes, 1)
+        return [block.reshape(-1, *part.out_shape) for part, block in zip(self._parts, blocks, strict=True)]
+
+    def _frames(self) -> list[Shape]:
+        """Shapes (C, h, w) of the parts' pictures; none at all if one of them is no picture."""
+        dtype = torch.complex64 if self.out_complex else torch.float32
+        device = next((b.device for b in self.buffers()), None)
+        zeros = [torch.zeros(1, *part.out_shape, dtype=dtype, device=device) for part in self._parts]
+        frames = [tuple(p.data_as_image(z).shape[1:]) for p, z in zip(self._parts, zeros, strict=True)]
+        return frames if all(len(frame) == 3 for frame in frames) else []
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return torch.cat(
+            [w * part._forward(x).flatten(1) for w, part in zip(self.weights, self._parts, strict=True)], 1
+        )
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        images = [w * p._adjoint(b) for w, p, b in zip(self.weights, self._parts, self._blocks(y), strict=True)]
+        return torch.stack(images).sum(0)
+
+    def _normal(self, x: Tensor) -> Tensor:
+        return torch.stack([w**2 * p._normal(x) for w, p in zip(self.weights, self._parts, strict=True)]).sum(0)
+
+    def _guess(self, y: Tensor) -> Tensor:
+        guesses = [p._guess(b / w) for w, p, b in zip(self.weights, self._parts, self._blocks(y), strict=True)]
+        return torch.stack(guesses).mean(0)
 
 
 class OperatorSpec(Spec, ABC):

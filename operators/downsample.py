@@ -6,39 +6,52 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from operators.base import OperatorSpec, Shape, SpectralOperator, check_image_shape
 from operators.errors import ShapeError
 from operators.files import MAX_PIXELS
-from operators.spec import Need
+from operators.spec import Need, Ui
 
-Method = Literal["bicubic", "area"]
+Method = Literal["bicubic", "area", "gaussian"]
+_Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
-def reduction_matrix(size: int, factor: int, method: Method) -> Tensor:
+def reduction_matrix(size: int, factor: int, method: Method, std: float | None = None) -> Tensor:
     """The matrix that reduces `size` samples to size / factor.
 
     `bicubic` stretches the cubic convolution kernel (a = −0.5) by the factor, so that it is also the anti-alias
     filter, mirrors the samples at the borders (edge repeated) and scales the weights of each output to sum 1. `area`
-    is the mean of each block.
+    is the mean of each block. `gaussian` weighs samples by their distance from the middle of each block, up to 4
+    standard deviations, with the same mirror and scaling: for odd factors a Gaussian filter of which the middle sample
+    of each block is kept.
 
     Shapes: → (size / factor, size) float64.
 
+    Args:
+        size: samples, a multiple of `factor`.
+        factor: of reduction.
+        method: see above.
+        std: standard deviation of `gaussian` in input samples; (factor − 1) / 2 when absent.
+
     Source: Keys 1981 for the cubic; boundary, stretching and scaling as in assafshocher/ResizeRight's predecessor
-    "Resizer" used by DPS, and as in MATLAB imresize. Deviations: none.
+    "Resizer" used by DPS, and as in MATLAB imresize; the Gaussian's width as in scikit-image `rescale`.
+    Deviations: none.
     """
     count = size // factor
     matrix = np.zeros((count, size))
     if method == "area":
         np.put_along_axis(matrix, np.arange(size).reshape(count, factor), 1 / factor, 1)
         return torch.from_numpy(matrix)
-    # output i is centred at (i + ½) factor − ½ in input pixels; the kernel reaches 2 factor to either side
+    std = (factor - 1) / 2 if std is None else std
+    reach = 2 * factor if method == "bicubic" else int(np.ceil(4 * std + 0.5))
+    # output i is centred at (i + ½) factor − ½ in input pixels
     centres = (np.arange(count) + 0.5) * factor - 0.5
-    taps = np.floor(centres)[:, None].astype(int) + np.arange(-2 * factor, 2 * factor + 2)
-    weights = _cubic((centres[:, None] - taps) / factor)
+    taps = np.floor(centres)[:, None].astype(int) + np.arange(-reach, reach + 2)
+    distances = centres[:, None] - taps
+    weights = _cubic(distances / factor) if method == "bicubic" else _gaussian(distances, std)
     weights /= weights.sum(1, keepdims=True)
     period = taps % (2 * size)
     mirrored = np.where(period < size, period, 2 * size - 1 - period)
@@ -51,7 +64,8 @@ def reduction_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Samples mirrored at their borders are even and periodic, the reduction treats every one of its outputs alike, and so
     matrix matrixᵀ is diagonal in the cosine transform (DCT-II): its basis is U, and V = matrixᵀ U / s. No singular
-    value is near zero (the least is above half of the largest), so the division loses nothing.
+    value is near zero (the least is above half of the largest, or above a hundredth of it for a Gaussian as wide as a
+    block), so the division loses nothing.
 
     Shapes: → U (n, n), s (n), V (N, n), all float64. The order of s is by frequency, not by size.
 
@@ -67,11 +81,16 @@ def reduction_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return u, s, v / s
 
 
-def _cubic(t: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _cubic(t: _Array) -> _Array:
     t = np.abs(t)
     near = 1.5 * t**3 - 2.5 * t**2 + 1
     far = -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
     return np.where(t <= 1, near, np.where(t < 2, far, 0.0))
+
+
+def _gaussian(distance: _Array, std: float) -> _Array:
+    # half a sample more than 4 std: scipy rounds its radius
+    return np.where(np.abs(distance) <= 4 * std + 0.5, np.exp(-0.5 * (distance / std) ** 2), 0.0)
 
 
 class Downsample(SpectralOperator):
@@ -83,11 +102,13 @@ class Downsample(SpectralOperator):
 
     Args:
         in_shape: (..., H, W), without batch; H and W multiples of `factor`.
-        factor: from 2 to 8.
-        method: "bicubic" (anti-aliased) or "area" (block mean); see `reduction_matrix`.
+        factor: from 2 to 12.
+        method: "bicubic" (anti-aliased), "area" (block mean) or "gaussian"; see `reduction_matrix`.
+        std: standard deviation of "gaussian" in pixels, from 0.1 to the factor; (factor − 1) / 2 when absent.
 
     Raises:
-        ShapeError: H or W is not a multiple of `factor`, the factor is out of range, or H W is above `MAX_PIXELS`.
+        ShapeError: H or W is not a multiple of `factor`, the factor or `std` is out of range, or H W is above
+            `MAX_PIXELS`.
     """
 
     rows: Tensor
@@ -98,11 +119,13 @@ class Downsample(SpectralOperator):
     _u_columns: Tensor
     _s: Tensor
 
-    def __init__(self, in_shape: Shape, factor: int, method: Method = "bicubic") -> None:
+    def __init__(self, in_shape: Shape, factor: int, method: Method = "bicubic", std: float | None = None) -> None:
         in_shape = check_image_shape(in_shape)
         height, width = in_shape[-2:]
-        if not 2 <= factor <= 8:
-            raise ShapeError(f"Downsample expected a factor from 2 to 8, got {factor}; choose one in that range.")
+        if not 2 <= factor <= 12:
+            raise ShapeError(f"Downsample expected a factor from 2 to 12, got {factor}; choose one in that range.")
+        if problem := _std_problem(factor, method, std):
+            raise ShapeError(problem)
         if height % factor or width % factor:
             raise ShapeError(
                 f"Downsample expected a height and width that are multiples of {factor}, got {height}x{width}; "
@@ -115,7 +138,7 @@ class Downsample(SpectralOperator):
             )
         super().__init__(in_shape, (*in_shape[:-2], height // factor, width // factor))
         self.factor = factor
-        rows, columns = (reduction_matrix(size, factor, method) for size in (height, width))
+        rows, columns = (reduction_matrix(size, factor, method, std) for size in (height, width))
         u_rows, s_rows, v_rows = reduction_svd(rows)
         u_columns, s_columns, v_columns = reduction_svd(columns)
         constants = {
@@ -167,6 +190,33 @@ class Downsample(SpectralOperator):
         return enlarged.reshape(y.shape[0], *self.in_shape)
 
 
+def whole_blocks(shape: Shape, factor: int) -> Shape:
+    """`shape` with height and width rounded down to multiples of `factor`.
+
+    Raises:
+        ShapeError: the image is smaller than the factor.
+    """
+    *rest, height, width = check_image_shape(shape)
+    usable = (*rest, height - height % factor, width - width % factor)
+    if prod(usable) == 0:
+        raise ShapeError(
+            f"Expected an image of at least {factor}x{factor} pixels to reduce by {factor}, "
+            f"got {height}x{width}; choose a smaller factor."
+        )
+    return usable
+
+
+def _std_problem(factor: int, method: Method, std: float | None) -> str:
+    if std is None:
+        return ""
+    if method != "gaussian":
+        return f"Expected a standard deviation for 'gaussian' alone, got {std} for '{method}'; leave it empty."
+    # wider ones would leave singular values that are noise
+    if not 0.1 <= std <= factor:
+        return f"Expected a standard deviation from 0.1 to the factor {factor}, got {std}; reduce further or blur less."
+    return ""
+
+
 def _between(left: Tensor, x: Tensor, right: Tensor) -> Tensor:
     # the cheaper order first: shrink before growing
     left, right = left.to(x.dtype), right.to(x.dtype)
@@ -178,10 +228,21 @@ class DownsampleSpec(OperatorSpec):
 
     title: ClassVar[str] = "Low resolution"
     kind: Literal["downsample"] = "downsample"
-    factor: Annotated[int, Field(ge=2, le=8, description="How many times smaller the data are, each way.")] = 4
-    method: Annotated[Method, Field(description="Anti-aliased bicubic reduction, or the plain mean of each block.")] = (
-        "bicubic"
-    )
+    factor: Annotated[int, Field(ge=2, le=12, description="How many times smaller the data are, each way.")] = 4
+    method: Annotated[
+        Method, Field(description="Anti-aliased bicubic reduction, the plain mean of each block, or a Gaussian.")
+    ] = "bicubic"
+    std: Annotated[
+        float | None,
+        Field(ge=0.1, le=12, description="Width of the Gaussian; empty ties it to the factor."),
+        Ui(unit="px", advanced=True),
+    ] = None
+
+    @model_validator(mode="after")
+    def _check_std(self) -> "DownsampleSpec":
+        if problem := _std_problem(self.factor, self.method, self.std):
+            raise ValueError(problem)
+        return self
 
     @property
     def offers(self) -> frozenset[Need]:
@@ -190,7 +251,7 @@ class DownsampleSpec(OperatorSpec):
 
     def build(self, in_shape: Shape, base: Path = Path()) -> Downsample:
         """The operator on real images (..., H, W); see `OperatorSpec.build`."""
-        return Downsample(in_shape, self.factor, self.method)
+        return Downsample(in_shape, self.factor, self.method, self.std)
 
     def image_shape(self, picture_shape: Shape) -> Shape:
         """The picture's shape with height and width multiplied by the factor."""
@@ -203,11 +264,4 @@ class DownsampleSpec(OperatorSpec):
         Raises:
             ShapeError: the image is smaller than the factor.
         """
-        *rest, height, width = check_image_shape(image_shape)
-        shape = (*rest, height - height % self.factor, width - width % self.factor)
-        if prod(shape) == 0:
-            raise ShapeError(
-                f"Expected an image of at least {self.factor}x{self.factor} pixels to reduce by {self.factor}, "
-                f"got {height}x{width}; choose a smaller factor."
-            )
-        return shape
+        return whole_blocks(image_shape, self.factor)

@@ -55,6 +55,23 @@ def read_plane(ref: DataRef, base: Path = Path()) -> np.ndarray[Any, np.dtype[np
     return plane
 
 
+def read_array(ref: DataRef, base: Path = Path()) -> np.ndarray[Any, Any]:
+    """The finite numbers, real or complex and of any shape, in an .npy file or a one-array .npz file.
+
+    Raises:
+        ReadError: the file cannot be read, holds more than `MAX_PIXELS` numbers or anything but finite numbers.
+        AssetCorrupt: the contents do not have the recorded checksum.
+    """
+    path = ref.resolve(base)
+    if path.is_file() and path.stat().st_size > _LARGEST_BYTES:
+        raise ReadError(f"Expected a file below 1 GiB at {ref.path}, got a larger one; save a part of it.")
+    content = ref.read_bytes(base)
+    array = _load_archive(ref, content) if content[:2] == b"PK" else _load_numpy(ref, io.BytesIO(content))
+    if array.size == 0 or array.dtype.kind not in "biufc" or not np.isfinite(array).all():
+        raise ReadError(f"Expected finite numbers in {ref.path}, got {array.dtype} {array.shape}; clean the file.")
+    return array
+
+
 def _load_picture(ref: DataRef, content: bytes) -> np.ndarray[Any, Any]:
     width, height = _picture_size(ref, content)
     _check_count(ref, (height, width))

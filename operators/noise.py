@@ -1,6 +1,10 @@
-"""How data are corrupted: the laws of y given the clean data A x."""
+"""How data are corrupted: the laws of y given the clean data A x, and the Gaussian ones.
+
+The other laws: `noise_counts` (photons), `noise_coherent` (magnitudes, intensities), `noise_digital` (converters).
+"""
 
 from abc import ABC, abstractmethod
+from math import inf
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -11,16 +15,26 @@ from operators.errors import ShapeError
 from operators.rng import Rng
 from operators.spec import Need, Spec, Ui
 
+# The most negative clean value that is read as zero by laws of data >= 0 (unit range). A sharp-edged image rings by up
+# to about 0.15 after bicubic reduction; an image on [-1, 1] goes far below this and is refused.
+RINGING = 0.25
+
+Sigma = Annotated[float, Field(gt=0, le=10), Ui(unit="unit range", scale="log")]
+
 
 class Noise(Spec, ABC):
-    """A corruption law. Everything is per sample; y and `clean` may have a batch of 1 where the other has B."""
+    """A corruption law. Everything is per sample; y and `clean` may have a batch of 1 where the other has B.
+
+    A subclass writes `_sample`; `sample` checks its input first. Every law has a slope everywhere, also where noise-
+    free data cannot be, so that every method that needs no more than a gradient can use it.
+    """
 
     kind: str
     title: ClassVar[str]
-    takes_complex: ClassVar[bool] = True
+    takes_complex: ClassVar[bool] = False
+    lowest_clean: ClassVar[float] = -inf
     offers: ClassVar[frozenset[Need]] = frozenset()
 
-    @abstractmethod
     def sample(self, clean: Tensor, rng: Rng) -> Tensor:
         """Noisy data.
 
@@ -29,6 +43,20 @@ class Noise(Spec, ABC):
         Raises:
             ShapeError: batches do not match, or `clean` is not in the range of the law.
         """
+        if clean.shape[0] not in (1, rng.batch):
+            raise ShapeError(
+                f"Expected clean data for 1 or {rng.batch} samples, got {clean.shape[0]}; match the seeds."
+            )
+        if clean.is_complex() and not self.takes_complex:
+            raise ShapeError(f"{self.title} noise expected real data, got complex; choose Gaussian noise.")
+        if self.lowest_clean > -inf and clean.numel() and (lowest := float(clean.min())) < self.lowest_clean:
+            raise ShapeError(
+                f"{self.title} noise expected clean data >= 0, got a minimum of {lowest:.3g}; use images in unit range."
+            )
+        return self._sample(clean, rng)
+
+    @abstractmethod
+    def _sample(self, clean: Tensor, rng: Rng) -> Tensor: ...
 
     @abstractmethod
     def log_prob(self, y: Tensor, clean: Tensor) -> Tensor:
@@ -40,7 +68,10 @@ class Noise(Spec, ABC):
 
     @abstractmethod
     def whiten(self, y: Tensor, clean: Tensor) -> Tensor:
-        """The residual y − clean in units of its standard deviation (per real component).   Shapes: → (B, ...)."""
+        """The residual y − E[y | clean] in units of its standard deviation (per real component).
+
+        Shapes: (1 or B, ...), (1 or B, ...) → (B, ...).
+        """
 
     @abstractmethod
     def data_variance(self, y: Tensor) -> Tensor:
@@ -57,17 +88,14 @@ class Gaussian(Noise):
     """
 
     title: ClassVar[str] = "Gaussian"
+    takes_complex: ClassVar[bool] = True
     offers: ClassVar[frozenset[Need]] = frozenset({Need.GAUSSIAN})
     kind: Literal["gaussian"] = "gaussian"
     sigma: Annotated[
-        float,
-        Field(gt=0, le=10, description="Standard deviation of the noise; 1 is the step from black to white."),
-        Ui(unit="unit range", scale="log"),
+        Sigma, Field(description="Standard deviation of the noise; 1 is the step from black to white.")
     ] = 0.02
 
-    def sample(self, clean: Tensor, rng: Rng) -> Tensor:
-        """The clean data plus sigma n; see `Noise.sample`."""
-        _check_batch(clean, rng)
+    def _sample(self, clean: Tensor, rng: Rng) -> Tensor:
         return clean + self.sigma * rng.randn(clean.shape[1:], complex=clean.is_complex()).to(clean)
 
     def log_prob(self, y: Tensor, clean: Tensor) -> Tensor:
@@ -88,79 +116,63 @@ class Gaussian(Noise):
         return torch.tensor(self.sigma**2, dtype=y.real.dtype, device=y.device)
 
 
-# Poisson: counts below which the logarithm is continued by a parabola, and the most negative clean value that is read
-# as zero (unit range). A sharp-edged image rings by up to about 0.15 after bicubic reduction; an image on [-1, 1] goes
-# far below this and is refused.
-_FEW_COUNTS = 0.1
-_RINGING = 0.25
+class Correlated(Noise):
+    """Gaussian noise whose power falls with frequency: y = clean + n, n a stationary field with spectrum S.
 
+    S(f) ∝ (|f|² + f0²)^(−exponent/2) with f in cycles per sample and f0 one cycle over the longest side, scaled so that
+    every pixel has standard deviation `sigma`. Exponent 0 is white, 1 pink (1/f, amplifiers and sensors), 2 brown
+    (drift). The field is periodic. It spans all axes behind the channels, and channels are independent; where data are
+    a list, such as the pixels that inpainting measures, it runs along the list. Complex data get two such fields.
 
-class Poisson(Noise):
-    """Photon noise: y = Poisson(peak · clean) / peak, so that clean = 1 means `peak` photons on average.
-
-    Clean data are meant to be >= 0. In `sample`, values from −0.25 to 0 (the ringing of a sharp filter) give zero
-    photons and smaller ones are refused; negative data count as zero photons. In `log_prob`, below 0.1 expected
-    photons, where the logarithm has an unbounded slope, the exact log-probability is continued by a parabola with the
-    same value and slope, chosen such that zero photons are best explained by clean = 0; slopes stay finite and
-    negative images are pushed back.
-
-    Source: the law itself. Deviations: the continuation below 0.1 expected photons.
+    Source: the Gaussian law with a circulant covariance, which the Fourier transform diagonalises. Deviations: none.
     """
 
-    title: ClassVar[str] = "Poisson"
-    takes_complex: ClassVar[bool] = False
-    kind: Literal["poisson"] = "poisson"
-    peak: Annotated[
-        float,
-        Field(gt=0, le=1e6, description="Photons counted on average where the clean data are 1."),
-        Ui(unit="photons", scale="log"),
-    ] = 100.0
+    title: ClassVar[str] = "Correlated Gaussian"
+    takes_complex: ClassVar[bool] = True
+    kind: Literal["correlated"] = "correlated"
+    sigma: Annotated[Sigma, Field(description="Standard deviation of the noise in a pixel.")] = 0.05
+    exponent: Annotated[
+        float, Field(ge=0, le=4, description="Power falls as 1/f^exponent: 0 is white noise, 1 pink, 2 brown.")
+    ] = 1.0
 
-    def sample(self, clean: Tensor, rng: Rng) -> Tensor:
-        """Poisson(peak · clean) / peak; see `Noise.sample`."""
-        _check_batch(clean, rng)
-        if clean.is_complex():
-            raise ShapeError("Poisson noise expected real data, got complex; choose Gaussian noise.")
-        lowest = float(clean.min()) if clean.numel() else 0.0
-        if lowest < -_RINGING:
-            raise ShapeError(
-                f"Poisson noise expected clean data >= 0, got a minimum of {lowest:.3g}; use images in unit range."
-            )
-        # counts are drawn on the CPU in double precision, which not every device has
-        rate = self.peak * clean.detach().to("cpu", torch.float64).clamp(min=0)
-        counts = rng.to("cpu", torch.float64).poisson(rate.expand(rng.batch, *rate.shape[1:]))
-        return (counts / self.peak).to(clean)
+    def spectrum(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Variance of each Fourier coefficient (orthonormal transform).   Shapes: → `shape`, in `like`'s precision."""
+        squared = torch.zeros(shape, dtype=like.real.dtype, device=like.device)
+        for axis, size in enumerate(shape):
+            f = torch.fft.fftfreq(size, dtype=squared.dtype, device=squared.device)
+            squared = squared + f.square().reshape(-1, *(1,) * (len(shape) - axis - 1))
+        power = (squared + 1 / max(shape) ** 2) ** (-self.exponent / 2)
+        return self.sigma**2 * power / power.mean()
+
+    def _sample(self, clean: Tensor, rng: Rng) -> Tensor:
+        white = rng.randn(clean.shape[1:], complex=clean.is_complex()).to(clean)
+        return clean + self._filtered(white, 0.5)
 
     def log_prob(self, y: Tensor, clean: Tensor) -> Tensor:
-        """The exact sum of peak · (y log clean − clean) above 0.1 expected photons; see `Noise.log_prob`."""
-        counts, rate = self.peak * y.clamp(min=0), self.peak * clean
-        safe = rate.clamp(min=_FEW_COUNTS)
-        below = (rate - _FEW_COUNTS).clamp(max=0) / _FEW_COUNTS
-        # log continued to second order; the exposure term gains ½ below², whose slope at rate 0 cancels its own
-        value = counts * (safe.log() + below - 0.5 * below.square()) - rate - 0.5 * _FEW_COUNTS * below.square()
-        # measured from its best value, the sum stays small enough for single precision at high peaks
-        best: Tensor = torch.xlogy(counts, counts) - counts
-        return (value - best).flatten(1).sum(1)
+        """−½ (y − clean)* C⁻¹ (y − clean) with C the covariance of the field; see `Noise.log_prob`."""
+        white = self.whiten(y, clean)
+        return -0.5 * (white.conj() * white).real.flatten(1).sum(1)
 
     def score(self, y: Tensor, clean: Tensor) -> Tensor:
-        """The slope peak · (y / clean − 1) where more than 0.1 photons are expected; see `Noise.score`."""
-        counts, rate = self.peak * y.clamp(min=0), self.peak * clean
-        safe = rate.clamp(min=_FEW_COUNTS)
-        below = (rate - _FEW_COUNTS).clamp(max=0) / _FEW_COUNTS
-        return self.peak * (counts * (1 - below) / safe - 1 - below)
+        """C⁻¹ (y − clean); see `Noise.score`."""
+        return self._filtered(y - clean, -1)
 
     def whiten(self, y: Tensor, clean: Tensor) -> Tensor:
-        """(y − clean) / sqrt(clean / peak), the variance held above that of 0.1 photons; see `Noise.whiten`."""
-        return (y - clean) / (clean.clamp(min=_FEW_COUNTS / self.peak) / self.peak).sqrt()
+        """C^(−1/2) (y − clean), which is white; see `Noise.whiten`."""
+        return self._filtered(y - clean, -0.5)
 
     def data_variance(self, y: Tensor) -> Tensor:
-        """max(y, 1/peak) / peak; see `Noise.data_variance`."""
-        return y.clamp(min=1 / self.peak) / self.peak
+        """sigma², the variance of a pixel; see `Noise.data_variance`."""
+        return torch.tensor(self.sigma**2, dtype=y.real.dtype, device=y.device)
+
+    def _filtered(self, field: Tensor, power: float) -> Tensor:
+        """C^power applied to a field (B, ...)."""
+        axes = tuple(range(min(2, field.ndim - 1), field.ndim))
+        gain = self.spectrum(tuple(field.shape[1:])[-len(axes) :], field) ** power
+        filtered: Tensor = torch.fft.ifftn(gain * torch.fft.fftn(field, dim=axes), dim=axes)
+        return filtered if field.is_complex() else filtered.real
 
 
-AnyNoise = Annotated[Gaussian | Poisson, Field(discriminator="kind")]
-
-
-def _check_batch(clean: Tensor, rng: Rng) -> None:
-    if clean.shape[0] not in (1, rng.batch):
-        raise ShapeError(f"Expected clean data for 1 or {rng.batch} samples, got {clean.shape[0]}; match the seeds.")
+def below(value: Tensor, threshold: float) -> Tensor:
+    """min(value − threshold, 0), with slope 0 at the threshold itself, where a clamp would have slope 1."""
+    return torch.where(value < threshold, value - threshold, 0)

@@ -111,6 +111,14 @@ class Rng:
         counts = [np.asarray(stream.poisson(one), np.float64) for stream, one in zip(self._streams, rates, strict=True)]
         return self._stack(counts)
 
+    def gamma(self, concentration: float, shape: Sequence[int]) -> Tensor:
+        """Independent gamma numbers of scale 1, that is of mean and variance `concentration` > 0.
+
+        Shapes: shape without batch → (B, *shape).
+        """
+        kind = _NUMPY_DTYPES[self._dtype]
+        return self._stack([stream.standard_gamma(concentration, tuple(shape), dtype=kind) for stream in self._streams])
+
     def child(self, name: str) -> "Rng":
         """New streams named `name`, at their beginning; the same name always gives the same streams.
 

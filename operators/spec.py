@@ -42,6 +42,7 @@ class Need(StrEnum):
     GRADIENT = "gradient"
     PROX = "prox"
     SPECTRUM = "spectrum"
+    PROJECTION = "projection"
     GAUSSIAN = "gaussian"
     MASK = "mask"
     DENOISER = "denoiser"
@@ -61,7 +62,8 @@ _SENTENCES: dict[Need, str] = {
     Need.GRADIENT: "The method needs a measurement that can be differentiated with respect to the image.",
     Need.PROX: "The method needs a measurement with a proximal step, that is a regularised least-squares solve.",
     Need.SPECTRUM: "The method needs a measurement with known singular values, such as inpainting or circular blur.",
-    Need.GAUSSIAN: "The method needs Gaussian noise; DPS takes other noises.",
+    Need.PROJECTION: "The method needs a measurement whose data an image can be made to match, such as JPEG.",
+    Need.GAUSSIAN: "The method needs independent Gaussian noise of one size; DPS takes other noises.",
     Need.MASK: "The method needs a measurement with missing pixels, that is inpainting.",
     Need.DENOISER: "The method needs a prior that denoises, such as the asset 'photo'.",
     Need.VJP: "The method needs a model that can be differentiated (back-propagated through).",
@@ -140,8 +142,13 @@ def pin(spec: _S, base: Path) -> _S:
     if isinstance(spec, DataRef):
         digest = hashlib.sha256(spec.read_bytes(base)).hexdigest()
         return spec.model_copy(update={"path": str(spec.resolve(base).resolve()), "sha256": digest})
-    inner = {name: getattr(spec, name) for name in type(spec).model_fields}
-    pinned = {name: pin(value, base) for name, value in inner.items() if isinstance(value, Spec)}
+    pinned: dict[str, Any] = {}
+    for name in type(spec).model_fields:
+        value = getattr(spec, name)
+        if isinstance(value, Spec):
+            pinned[name] = pin(value, base)
+        elif isinstance(value, tuple) and any(isinstance(part, Spec) for part in value):
+            pinned[name] = tuple(pin(part, base) if isinstance(part, Spec) else part for part in value)
     return spec.model_copy(update=pinned) if pinned else spec
 
 

@@ -1,5 +1,8 @@
-"""Blurs against scipy, kernels against published numbers."""
+"""Blurs against scipy, OpenCV, torch and kornia; kernels against published numbers."""
 
+import warnings
+
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,8 +21,9 @@ from operators.kernels import (
     gaussian_kernel,
     motion_kernel,
 )
+from operators.testing import check_operator
 
-SCIPY_MODE = {"circular": "wrap", "reflect": "mirror", "zero": "constant"}
+SCIPY_MODE = {"circular": "wrap", "reflect": "mirror", "replicate": "nearest", "zero": "constant"}
 
 
 @given(
@@ -39,6 +43,89 @@ def test_blur_equals_scipy(height: int, width: int, rows: int, columns: int, bou
     assert np.allclose(blur(torch.from_numpy(image)).numpy(), expected, atol=1e-5)
 
 
+@given(
+    height=st.integers(4, 20),
+    width=st.integers(4, 20),
+    rows=st.integers(1, 9),
+    columns=st.integers(1, 9),
+    seed=st.integers(0, 99),
+)
+def test_valid_blur_is_conv2d(height: int, width: int, rows: int, columns: int, seed: int) -> None:
+    rows, columns = min(rows, height), min(columns, width)
+    draw = np.random.default_rng(seed)
+    kernel = torch.from_numpy(draw.standard_normal((rows, columns)))
+    x = torch.from_numpy(draw.standard_normal((2, 3, height, width)))
+    expected = torch.nn.functional.conv2d(x, kernel[None, None].expand(3, 1, -1, -1), groups=3)
+    blur = make_blur(kernel, (3, height, width), "valid")
+    assert blur.out_shape == (3, height - rows + 1, width - columns + 1)
+    assert torch.allclose(blur(x), expected, atol=1e-5)
+
+
+@given(
+    height=st.integers(3, 14),
+    width=st.integers(3, 14),
+    size=st.integers(1, 7),
+    boundary=st.sampled_from(["circular", "reflect", "replicate", "zero", "valid"]),
+    seed=st.integers(0, 99),
+)
+def test_adjoint_is_exact_for_any_size(height: int, width: int, size: int, boundary: str, seed: int) -> None:
+    size = min(size, height, width)
+    kernel = torch.from_numpy(np.random.default_rng(seed).standard_normal((size, size)))
+    blur = make_blur(kernel, (2, height, width), boundary).double()  # type: ignore[arg-type]
+    rng = Rng([seed], dtype=torch.float64)
+    x, y = rng.randn(blur.in_shape), rng.randn(blur.out_shape)
+    data, back = blur(x), blur.adjoint(y)
+    assert float(((data * y).sum() - (x * back).sum()).abs()) <= 1e-12 * float(data.norm() * y.norm() + 1)
+
+
+@pytest.mark.parametrize("boundary", ["replicate", "valid"])
+@pytest.mark.parametrize("kernel", [disk_kernel(5, 1.6), motion_kernel(4, 0.5, 1), gaussian_kernel(3, 0.6)])
+def test_new_boundaries_pass_the_battery(boundary: str, kernel: torch.Tensor) -> None:
+    check_operator(make_blur(kernel, (2, 9, 11), boundary))  # type: ignore[arg-type]
+    check_operator(make_blur(kernel, (1, 2, 6, 7), boundary))  # type: ignore[arg-type]
+
+
+def test_blur_equals_opencv() -> None:
+    borders = {"reflect": cv2.BORDER_REFLECT_101, "replicate": cv2.BORDER_REPLICATE, "zero": cv2.BORDER_CONSTANT}
+    image = np.random.default_rng(5).random((19, 23))
+    for kernel in (disk_kernel(7, 2.5), motion_kernel(9, 0.5, 3), gaussian_kernel(8, 1.5)):
+        for boundary, border in borders.items():
+            expected = cv2.filter2D(image, cv2.CV_64F, kernel.numpy(), borderType=border)
+            y = make_blur(kernel, (1, 19, 23), boundary)(torch.from_numpy(image)[None, None])  # type: ignore[arg-type]
+            assert np.allclose(y[0, 0].numpy(), expected, atol=1e-6), boundary
+
+
+def test_blur_equals_kornia() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        filters = pytest.importorskip("kornia.filters")
+    borders = {"circular": "circular", "reflect": "reflect", "replicate": "replicate", "zero": "constant"}
+    x = Rng([0, 1], dtype=torch.float64).rand((3, 17, 20))
+    kernel = motion_kernel(9, 0.5, 3)
+    for boundary, border in borders.items():
+        expected = filters.filter2d(x, kernel[None], border_type=border)
+        y = make_blur(kernel, (3, 17, 20), boundary)(x)  # type: ignore[arg-type]
+        assert torch.allclose(y, expected, atol=1e-6), boundary
+    expected = filters.filter2d(x, kernel[None], padding="valid")
+    assert torch.allclose(make_blur(kernel, (3, 17, 20), "valid")(x), expected, atol=1e-6)
+
+
+def test_picture_of_a_valid_blur_is_smaller_than_its_image() -> None:
+    spec = BlurSpec(kernel=MotionKernel(size=8), boundary="valid")
+    blur = spec.build((3, 30, 21))
+    assert blur.out_shape == (3, 23, 14)
+    assert spec.image_shape(blur.out_shape) == (3, 30, 21)
+    assert BlurSpec(boundary="zero").image_shape((3, 23, 14)) == (3, 23, 14)
+    x = Rng([0]).rand((3, 30, 21))
+    guess = blur.guess(blur(x))
+    assert guess.shape == x.shape
+    # data sit where the kernel's centre was, their edge pixels going on to the image's border
+    assert torch.equal(guess[..., 4:27, 4:18], blur(x))
+    assert torch.equal(guess[..., 0, 4:18], blur(x)[..., 0, :])
+    with pytest.raises(ShapeError, match="at least 8x8 pixels, got 7x30"):
+        spec.build((3, 7, 30))
+
+
 def test_zero_blur_is_conv2d() -> None:
     kernel = torch.from_numpy(np.random.default_rng(0).random((5, 7)))
     x = Rng([0], dtype=torch.float64).randn((1, 12, 13))
@@ -55,7 +142,7 @@ def test_kernel_shifts_the_image_the_documented_way(boundary: str) -> None:
     assert torch.allclose(y[..., :-1], x[..., 1:], atol=1e-5)
 
 
-@pytest.mark.parametrize("boundary", ["circular", "zero"])
+@pytest.mark.parametrize("boundary", ["circular", "replicate", "zero"])
 def test_kernel_larger_than_the_image(boundary: str) -> None:
     draw = np.random.default_rng(1)
     kernel, image = draw.random((11, 9)), draw.random((5, 4))
@@ -82,8 +169,8 @@ def test_what_is_no_kernel_is_refused() -> None:
 
 def test_only_the_circular_blur_offers_a_spectrum() -> None:
     assert Need.SPECTRUM in BlurSpec(boundary="circular").offers
-    assert Need.SPECTRUM not in BlurSpec(boundary="reflect").offers
-    assert Need.SPECTRUM not in BlurSpec(boundary="zero").offers
+    for boundary in ("reflect", "replicate", "zero", "valid"):
+        assert Need.SPECTRUM not in BlurSpec(boundary=boundary).offers  # type: ignore[arg-type]
 
 
 def test_blur_where_some_frequencies_do_not_pass() -> None:
@@ -105,6 +192,17 @@ def test_mirrored_solve_needs_few_iterations(kernel: torch.Tensor, rho: float) -
     z, y = rng.randn((1, 48, 40)), rng.randn((1, 48, 40))
     few, many = blur.prox(z, y, rho, max_iter=12), blur.prox(z, y, rho, tol=1e-12, max_iter=2000)
     assert float((few - many).norm() / (many - z).norm()) < 1e-2 * min(1.0, rho * 1e3)
+
+
+@pytest.mark.parametrize(("rho", "iterations"), [(1e-1, 12), (1e-3, 40)])
+def test_solve_in_black_surroundings_needs_few_iterations(rho: float, iterations: int) -> None:
+    blur = make_blur(gaussian_kernel(25, 3.0), (1, 48, 40), "zero").double()
+    rng = Rng([0, 1], dtype=torch.float64)
+    z, y = rng.randn((1, 48, 40)), rng.randn((1, 48, 40))
+    few, many = blur.prox(z, y, rho, max_iter=iterations), blur.prox(z, y, rho, tol=1e-12, max_iter=3000)
+    slope = blur.adjoint(blur(many) - y) + rho * (many - z)
+    assert float(slope.norm()) < 1e-9 * float(blur.adjoint(y).norm())
+    assert float((few - many).norm() / (many - z).norm()) < 1e-3
 
 
 def test_gaussian_kernel_is_the_published_one() -> None:

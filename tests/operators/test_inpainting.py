@@ -15,11 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from operators import DataRef, Inpainting, InpaintingSpec, Rng
+from operators import Bayer, BayerSpec, DataRef, Inpainting, InpaintingSpec, Rng
 from operators.errors import AssetCorrupt, ReadError, ShapeError
 from operators.files import read_plane
 from operators.kernels import KernelFile
 from operators.masks import BoxMask, MaskFile, RandomMask, ScratchMask, box_mask, random_mask, scratch_mask
+from operators.testing import check_operator
 
 
 @given(
@@ -220,3 +221,141 @@ def test_checksum_is_verified(tmp_path: Path) -> None:
         MaskFile(file=DataRef(path="m.npy", sha256="0" * 64)).build(2, 2, tmp_path)
     with pytest.raises(ValidationError):
         DataRef(path="m.npy", sha256="xyz")
+
+
+def test_masks_of_each_channel_give_one_list() -> None:
+    mask = torch.tensor([[[True, False], [True, True]], [[False, False], [False, True]]])
+    operator = Inpainting(mask, (2, 2, 2))
+    x = torch.arange(8.0).reshape(1, 2, 2, 2)
+    assert operator.out_shape == (4,)
+    assert operator(x).tolist() == [[0, 2, 3, 7]]
+    assert operator.data_as_image(operator(x)).equal(x * mask)
+    assert operator.normal(x).equal(x * mask)
+    # nearest in the same channel, however near another one has a pixel
+    assert operator.guess(operator(x))[0, 1].tolist() == [[7, 7], [7, 7]]
+
+
+def test_a_channel_without_pixels_is_guessed_from_another() -> None:
+    mask = torch.zeros(2, 3, 4, dtype=torch.bool)
+    mask[1] = True
+    operator = Inpainting(mask, (2, 3, 4))
+    x = Rng([0]).randn((2, 3, 4))
+    assert operator.guess(operator(x)).equal(x[:, 1:].expand(1, 2, 3, 4))
+
+
+def test_a_mask_of_all_channels_alike_is_the_shared_mask() -> None:
+    mask = random_mask(9, 7, 0.4, 0)
+    shared, own = Inpainting(mask, (3, 9, 7)), Inpainting(mask.expand(3, 9, 7), (3, 9, 7))
+    x = Rng([0, 1]).randn((3, 9, 7))
+    z, rho = x.flip(-1), torch.tensor([0.3, 2.0])
+    assert own(x).equal(shared(x).flatten(1))
+    assert own.guess(own(x)).equal(shared.guess(shared(x)))
+    assert own.prox(z, own(x), rho).equal(shared.prox(z, shared(x), rho))
+
+
+@given(
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    channels=st.integers(1, 4),
+    fraction=st.floats(0, 0.9),
+    complex_=st.booleans(),
+)
+def test_channels_of_their_own_pass_the_battery(
+    height: int, width: int, channels: int, fraction: float, complex_: bool
+) -> None:
+    mask = RandomMask(fraction=fraction, per_channel=True, seed=height).build(height, width, channels=channels)
+    check_operator(Inpainting(mask, (channels, height, width), in_complex=complex_))
+
+
+def test_described_masks_of_each_channel_fit_every_image() -> None:
+    spec = InpaintingSpec(mask=RandomMask(fraction=0.5, per_channel=True))
+    assert spec.build((4, 6)).out_shape == (12,)
+    assert spec.build((5, 4, 6)).out_shape == (60,)
+    with pytest.raises(ShapeError, match="bool mask of shape"):
+        Inpainting(torch.ones(2, 4, 6, dtype=torch.bool), (3, 4, 6))
+
+
+PATTERNS = ["RGGB", "BGGR", "GRBG", "GBRG"]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("shape", [(3, 16, 16), (3, 13, 18), (2, 3, 5, 6), (3, 3, 3)])
+def test_mosaic_passes_the_battery(pattern: str, shape: tuple[int, ...]) -> None:
+    check_operator(Bayer(shape, pattern))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_mosaic_is_one_colour_for_each_pixel(pattern: str) -> None:
+    operator = BayerSpec.model_validate({"pattern": pattern}).build((3, 5, 7))
+    x = Rng([0]).randn((3, 5, 7))
+    raw = operator(x)
+    assert raw.shape == (1, 1, 5, 7)
+    for row in range(5):
+        for column in range(7):
+            colour = "RGB".index(pattern[2 * (row % 2) + column % 2])
+            assert raw[0, 0, row, column] == x[0, colour, row, column]
+
+
+def smooth_picture(height: int, width: int) -> torch.Tensor:
+    rows, columns = torch.meshgrid(torch.arange(height) / height, torch.arange(width) / width, indexing="ij")
+    waves = [0.5 + 0.4 * torch.sin(a * rows + b * columns) for a, b in ((3, 1), (-2, 4), (1, -5))]
+    return torch.stack(waves)[None]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_opencv_reads_the_mosaic_by_the_same_name(pattern: str) -> None:
+    picture = smooth_picture(40, 52)
+    raw = Bayer((3, 40, 52), pattern)(picture)[0, 0]  # type: ignore[arg-type]
+    levels = (raw * 65535).round().numpy().astype(np.uint16)
+    error = {}
+    for name in PATTERNS:
+        colours = cv2.demosaicing(levels, getattr(cv2, f"COLOR_Bayer{name}2RGB")) / 65535
+        error[name] = float(np.abs(colours.transpose(2, 0, 1) - picture[0].numpy())[:, 2:-2, 2:-2].max())
+    assert error[pattern] < 0.01
+    assert min(other for name, other in error.items() if name != pattern) > 0.1
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_the_demosaiced_guess_is_exact_where_colours_go_in_parallel(pattern: str) -> None:
+    # Malvar's filters take the slopes of one colour for those of all: planes of equal slope come back exactly
+    rows, columns = torch.meshgrid(torch.arange(14.0), torch.arange(11.0), indexing="ij")
+    plane = 0.02 * rows - 0.03 * columns + 0.5
+    picture = torch.stack([plane, plane + 0.2, plane - 0.1])[None]
+    operator = Bayer((3, 14, 11), pattern)  # type: ignore[arg-type]
+    guess = operator.guess(operator(picture))
+    assert torch.allclose(guess[..., 2:-2, 2:-2], picture[..., 2:-2, 2:-2], atol=1e-5)
+    assert float((guess - picture).abs().max()) < 0.2
+    assert torch.equal(guess * operator.mask, picture * operator.mask)
+
+
+def test_the_demosaiced_guess_beats_bilinear_interpolation() -> None:
+    texture = torch.nn.functional.avg_pool2d(Rng([0]).randn((1, 42, 42)), 3, 1)
+    picture = (0.5 + 0.3 * texture + 0.05 * smooth_picture(40, 40)).clamp(0, 1)
+    operator = Bayer((3, 40, 40))
+    raw = operator(picture)
+    ours = operator.guess(raw)[0].numpy()
+    levels = (raw[0, 0] * 65535).round().numpy().astype(np.uint16)
+    bilinear = cv2.demosaicing(levels, cv2.COLOR_BayerRGGB2RGB).transpose(2, 0, 1) / 65535
+    inner = (slice(None), slice(3, -3), slice(3, -3))
+    truth = picture[0].numpy()
+    assert np.square(ours - truth)[inner].mean() < 0.5 * np.square(bilinear - truth)[inner].mean()
+
+
+def test_a_raw_picture_may_come_in_one_channel_or_three() -> None:
+    spec = BayerSpec(pattern="GBRG")
+    assert spec.image_shape((1, 8, 6)) == spec.image_shape((3, 8, 6)) == spec.image_shape((8, 6)) == (3, 8, 6)
+    operator = spec.build((3, 8, 6))
+    x = Rng([0, 1]).randn((3, 8, 6))
+    raw = operator(x)
+    assert operator.data_from_image(raw).equal(raw)
+    assert operator.data_from_image(raw.expand(2, 3, 8, 6)).equal(raw)
+    assert operator.data_from_image(operator.adjoint(raw)).equal(raw)
+    with pytest.raises(ShapeError, match="Bayer data expected"):
+        operator.data_from_image(torch.zeros(1, 2, 8, 6))
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (4, 8, 8), (8, 8), (3, 2, 8)])
+def test_images_without_three_colours_are_refused(shape: tuple[int, ...]) -> None:
+    for refuse in (Bayer, BayerSpec().build, BayerSpec().usable_shape):
+        with pytest.raises(ShapeError, match="three colours"):
+            refuse(shape)

@@ -1,0 +1,198 @@
+"""Computed tomography in the plane: line integrals of an image along parallel or fan-shaped rays."""
+
+from math import hypot
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from operators.attenuation import HounsfieldWindow
+from operators.base import LinearOperator, OperatorSpec, Shape, check_image_shape
+from operators.ct_geometry import (
+    AnyAngles,
+    AnyBeam,
+    FanBeam,
+    ParallelBeam,
+    Scan,
+    SubsetAngles,
+    check_source,
+    default_detectors,
+    default_spacing,
+    full_arc,
+)
+from operators.ct_matrix import STORED_BYTES, Projector
+from operators.ct_rays import LineTracer
+from operators.errors import ShapeError
+from operators.fbp import Ramp, fbp
+from operators.spec import Need, Ui
+
+
+class CT(LinearOperator):
+    """Line integrals of every channel: y = slope · (sum of x times length), by Joseph's method.
+
+    The matrix and its transpose are stored when they fit into `stored_bytes`, else computed view by view in every
+    call. The transpose is that of the very same numbers. `guess` is filtered back-projection, which is not the
+    pseudo-inverse; `pinv` is, by conjugate gradients. A detector column is one ray through its middle, so columns much
+    wider than a pixel are not averaged over their width.
+
+    With a window, image values stand for Hounsfield units and attenuation is slope · x + intercept. The operator is the
+    linear part; what the intercept adds to every line integral is `background`, to be subtracted from measured line
+    integrals once (`data_from_sinogram`). It is zero for windows that begin at −1000 HU.
+
+    Shapes: x (B, ..., H, W) → (B, ..., views, detectors).   Units: x is attenuation per unit of `pixel`, or image
+    values if a window is given; y has no unit and is −ln of the transmitted fraction.
+
+    Args:
+        scan: angles, beam and detector.
+        in_shape: (..., H, W), without batch.
+        pixel: side of a pixel, in the unit of the scan's lengths; mm if a window is given.
+        window: what image values stand for.
+        ramp: filter of the guess.
+        stored_bytes: largest matrix stored, transpose included.
+
+    Raises:
+        ShapeError: the pixel is not positive, or the source is inside the circle through the image's corners.
+    """
+
+    def __init__(
+        self,
+        scan: Scan,
+        in_shape: Shape,
+        pixel: float = 1.0,
+        *,
+        window: HounsfieldWindow | None = None,
+        ramp: Ramp = "hann",
+        stored_bytes: int = STORED_BYTES,
+    ) -> None:
+        in_shape = check_image_shape(in_shape)
+        height, width = in_shape[-2:]
+        if not 0 < pixel < float("inf"):
+            raise ShapeError(f"CT expected a pixel size > 0, got {pixel}; give the side of a pixel.")
+        if isinstance(scan.beam, FanBeam):
+            check_source(scan.beam.source_origin, hypot(height, width) * pixel / 2)
+        super().__init__(in_shape, (*in_shape[:-2], len(scan.angles), scan.detectors))
+        self.scan = scan
+        self.pixel = pixel
+        self.window = window
+        self.ramp: Ramp = ramp
+        self._slope = 1.0 if window is None else window.slope
+        tracer = LineTracer(*scan.lines(), (height, width), pixel, scale=self._slope)
+        self.projector = Projector(tracer, stored_bytes)
+
+    @property
+    def background(self) -> Tensor:
+        """Line integrals of the image value 0, (views, detectors); zero without a window."""
+        ratio = 0.0 if self.window is None else self.window.intercept / self.window.slope
+        buffer = next(self.buffers(), torch.zeros((), dtype=torch.get_default_dtype()))
+        ones = torch.full((1, self.projector.tracer.pixels), ratio, device=buffer.device)
+        return self.projector.project(ones).reshape(self.out_shape[-2:])
+
+    def data_from_sinogram(self, sinogram: Tensor) -> Tensor:
+        """The operator's data, from measured line integrals of attenuation above air.   Shapes: data → data.
+
+        Raises:
+            ShapeError: wrong shape.
+        """
+        self.check_data(sinogram)
+        return sinogram - self.background.to(sinogram)
+
+    def sinogram(self, y: Tensor) -> Tensor:
+        """Line integrals of attenuation above air; undoes `data_from_sinogram`.   Shapes: data → data.
+
+        Raises:
+            ShapeError: wrong shape.
+        """
+        self.check_data(y)
+        return y + self.background.to(y)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.projector.project(x.reshape(-1, self.projector.tracer.pixels)).reshape(-1, *self.out_shape)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        rays = self.out_shape[-2] * self.out_shape[-1]
+        return self.projector.backproject(y.reshape(-1, rays)).reshape(-1, *self.in_shape)
+
+    def _guess(self, y: Tensor) -> Tensor:
+        return fbp(self.scan, y, (self.in_shape[-2], self.in_shape[-1]), self.pixel, self.ramp) / self._slope
+
+
+class CTSpec(OperatorSpec):
+    """Computed tomography: an image seen as line integrals from many sides, or from too few."""
+
+    title: ClassVar[str] = "CT"
+    kind: Literal["ct"] = "ct"
+    angles: Annotated[AnyAngles, Field(description="From where the image is seen.")] = SubsetAngles()
+    beam: Annotated[AnyBeam, Field(description="Parallel rays, or a fan from a point.")] = ParallelBeam()
+    pixel_size: Annotated[float, Field(gt=0, le=1e6, description="Side of a pixel."), Ui(unit="mm", scale="log")] = 1.0
+    detectors: Annotated[
+        int | None,
+        Field(ge=1, le=100_000, description="Detector columns; enough to see the whole image unless given."),
+        Ui(advanced=True),
+    ] = None
+    spacing: Annotated[
+        float | None,
+        Field(gt=0, le=1e6, description="From column to column on the detector; the image of a pixel unless given."),
+        Ui(unit="mm", advanced=True),
+    ] = None
+    center: Annotated[
+        float | None,
+        Field(ge=-1e5, le=1e5, description="Column onto which the rotation axis projects; the middle unless given."),
+        Ui(unit="columns", advanced=True),
+    ] = None
+    window: Annotated[
+        HounsfieldWindow | None,
+        Field(description="Hounsfield units of the image; without it the image is attenuation per mm itself."),
+    ] = HounsfieldWindow()
+    ramp: Annotated[Ramp, Field(description="Filter of the first guess; hann is the smoothest."), Ui(advanced=True)] = (
+        "hann"
+    )
+
+    @property
+    def offers(self) -> frozenset[Need]:
+        """What `CT` offers."""
+        return CT.offers
+
+    def scan(self, in_shape: Shape) -> Scan:
+        """The scan for images (..., H, W), with defaults filled in.
+
+        Raises:
+            ShapeError: the source is inside the image, or the detector is impossible.
+        """
+        height, width = check_image_shape(in_shape)[-2:]
+        spacing = default_spacing(self.beam, self.pixel_size) if self.spacing is None else self.spacing
+        detectors = self.detectors
+        if detectors is None:
+            detectors = default_detectors(self.beam, height, width, self.pixel_size, spacing)
+        center = (detectors - 1) / 2 if self.center is None else self.center
+        angles = tuple(self.angles.radians(full_arc(self.beam)).tolist())
+        return Scan(angles, self.beam, detectors, spacing, center)
+
+    def build(self, in_shape: Shape, base: Path = Path()) -> CT:
+        """The operator on real images (..., H, W); see `OperatorSpec.build`."""
+        return CT(self.scan(in_shape), in_shape, self.pixel_size, window=self.window, ramp=self.ramp)
+
+    def image_shape(self, picture_shape: Shape) -> Shape:
+        """A square image for a sinogram (..., views, detectors).
+
+        Its diagonal is what the default detector just sees; it is as wide as the detector if `detectors` is given.
+
+        Raises:
+            ShapeError: the sinogram has other views or columns than this description.
+        """
+        *rest, views, columns = check_image_shape(picture_shape)
+        expected = (len(self.angles.radians(full_arc(self.beam))), self.detectors or columns)
+        if (views, columns) != expected:
+            raise ShapeError(
+                f"CT expected a sinogram of {expected[0]} views and {expected[1]} columns, got {views} and {columns}; "
+                "describe the scan it comes from."
+            )
+        side = columns
+        while side > 1 and self.detectors is None and self.scan((side, side)).detectors > columns:
+            side -= 1
+        if self.detectors is None and self.scan((side, side)).detectors != columns:
+            raise ShapeError(
+                f"CT expected a sinogram of as many columns as a square image needs, got {columns}; give `detectors`."
+            )
+        return (*rest, side, side)
