@@ -16,7 +16,7 @@ from app.classical import CLASSICAL
 from app.memory import enough_memory
 from app.page import page
 from app.pictures import read_picture
-from app.view import Cell, Colours, enlarged, fitted, heat, montage, png, spread, spread_scale, to_colours
+from app.view import Cell, Colours, data_picture, enlarged, fitted, heat, montage, png, spread, spread_scale, to_colours
 from operators.errors import AssetMissing, RecipeError
 from operators.likelihood import Likelihood
 from operators.rng import Rng
@@ -115,7 +115,7 @@ def restore(
         row=row,
         task=task,
         card=card,
-        measurement=to_colours(enlarged(measurement.picture(), *truth.shape[-2:])),
+        measurement=to_colours(enlarged(data_picture(measurement.picture()), *truth.shape[-2:])),
         classical=to_colours(restored),
         sample=to_colours(result.samples[0]),
         mean=to_colours(result.mean),

@@ -14,6 +14,7 @@ from app.pictures import Picture, encode_png, read_picture
 from app.view import (
     Cell,
     Colours,
+    data_picture,
     enlarged,
     fitted,
     heat,
@@ -133,7 +134,7 @@ def result_pictures(result: Result, picture: Picture) -> dict[str, bytes]:
     """The PNG files of a result folder; in 16 bits where the input had more than 8, with the input's colour profile."""
     bits: Literal[8, 16] = 8 if picture.bits == 8 else 16
     measurement = result.measurement
-    images = {"input.png": measurement.picture(), "mean.png": result.mean}
+    images = {"input.png": data_picture(measurement.picture()), "mean.png": result.mean}
     images |= {f"sample-{i:03d}.png": sample for i, sample in enumerate(result.samples)}
     if measurement.truth is not None:
         images["truth.png"] = measurement.truth
@@ -154,7 +155,7 @@ def preview(result: Result) -> Colours:
         score = "" if psnr is None else f", {psnr:.1f} dB"
         return Cell(fitted(to_colours(image), PREVIEW_SIDE), caption + score)
 
-    top: list[Cell | None] = [cell(enlarged(result.measurement.picture(), height, width), "measurement")]
+    top: list[Cell | None] = [cell(enlarged(data_picture(result.measurement.picture()), height, width), "measurement")]
     rows = [top]
     if len(samples) == 1:
         top.append(cell(samples[0], f"sample, seed {report.seeds[0]}", report.psnr))

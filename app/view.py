@@ -22,6 +22,8 @@ Colours = NDArray[np.uint8]
 _PAPER = (255, 255, 255)
 _INK = (28, 30, 33)
 _FAINT = (110, 114, 120)
+_LIST = 8  # a plane this many times longer than wide is a list of numbers
+_OVERSHOOT = 0.25  # noise and ringing take a picture this far out of unit range
 _NICE = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 
 
@@ -29,6 +31,33 @@ def to_colours(image: Tensor) -> Colours:
     """An image (C, H, W) in unit range, C = 1 or 3, as 8-bit colours."""
     levels = image.detach().to("cpu", torch.float32).clamp(0, 1).mul(255).round().to(torch.uint8)
     return np.ascontiguousarray(levels.expand(3, -1, -1).permute(1, 2, 0).numpy())
+
+
+def data_picture(data: Tensor) -> Tensor:
+    """Data of any operator as an image (1 or 3, H, W) in unit range, for the eye alone.
+
+    What is a picture stays as it is. Complex data are shown by the logarithm of their size, lists are folded into rows,
+    of many channels four are shown side by side, and values outside unit range are scaled to it.
+    """
+    image = data.detach().cpu()
+    image = (image.abs() + 1e-6).log10().double() if image.is_complex() else image.double()
+    if image.ndim == 1 or (image.ndim == 2 and max(image.shape) > _LIST * min(image.shape)):
+        flat = image.flatten()
+        width = math.ceil(math.sqrt(flat.numel()))
+        image = F.pad(flat, (0, width * math.ceil(flat.numel() / width) - flat.numel())).reshape(-1, width)
+    if image.ndim == 2:
+        image = image[None]
+    image = image.flatten(0, -3)
+    if image.shape[0] not in (1, 3):
+        chosen = image[:: math.ceil(image.shape[0] / 4)][:4]
+        chosen = F.pad(chosen, (0, 0, 0, 0, 0, 4 - len(chosen)))
+        image = torch.cat([torch.cat([*chosen[:2]], -1), torch.cat([*chosen[2:]], -1)], -2)[None]
+    # quantiles by sorting, which has no limit of size
+    ordered = image.flatten().sort().values
+    low, high = (float(ordered[round(q * (len(ordered) - 1))]) for q in (0.001, 0.999))
+    if low < -_OVERSHOOT or high > 1 + _OVERSHOOT or data.is_complex():
+        image = (image - low) / max(high - low, 1e-12)
+    return image.clamp(0, 1).float()
 
 
 def png(colours: Colours) -> bytes:

@@ -3,7 +3,6 @@
 The photograph is a bundled sample, the phantom that of Shepp and Logan, the volume scikit-image's binary blobs.
 """
 
-import math
 import shutil
 import sys
 from importlib.resources import files
@@ -18,7 +17,7 @@ from skimage.data import binary_blobs, shepp_logan_phantom
 from torch import Tensor
 from torch.nn import functional as F
 
-from app.view import to_colours
+from app.view import data_picture, to_colours
 from operators import AnyOperator, Gaussian, OperatorSpec, Rng
 
 HERE = Path(__file__).parent
@@ -180,28 +179,11 @@ SOURCES = {
 }
 
 
-def panel(image: Tensor) -> Image.Image:
-    """Any tensor as a picture of 192 rows: complex by log magnitude, lists folded, stacks tiled, scaled to fit."""
-    image = image.detach().double() if not image.is_complex() else (image.abs() + 1e-6).log10().double()
-    if image.ndim == 1 or (image.ndim == 2 and max(image.shape) > 8 * min(image.shape)):
-        flat = image.flatten()
-        width = math.ceil(math.sqrt(flat.numel()))
-        image = F.pad(flat, (0, width * math.ceil(flat.numel() / width) - flat.numel())).reshape(1, -1, width)
-    if image.ndim == 2:
-        image = image[None]
-    while image.ndim > 3:
-        image = image[0] if image.shape[0] == 1 else image[: 2 * image.shape[0]].flatten(0, 1)
-    if image.shape[0] not in (1, 3):
-        chosen = image[:: math.ceil(image.shape[0] / 4)][:4]
-        spare = F.pad(chosen, (0, 0, 0, 0, 0, 4 - len(chosen)))
-        image = torch.cat([torch.cat([*spare[:2]], -1), torch.cat([*spare[2:]], -1)], -2)[None]
-    low, high = float(image.quantile(0.001)), float(image.quantile(0.999))
-    if low < -0.2 or high > 1.2 or high < 0.4:
-        image = (image - low) / max(high - low, 1e-9)
-    colours = to_colours(image.float())
-    height = SIDE
-    width = max(24, min(2 * SIDE, round(colours.shape[1] * height / colours.shape[0])))
-    return Image.fromarray(colours).resize((width, height), Image.Resampling.NEAREST)
+def panel(data: Tensor) -> Image.Image:
+    """Any tensor as a picture of 192 rows."""
+    colours = to_colours(data_picture(data))
+    width = max(24, min(2 * SIDE, round(colours.shape[1] * SIDE / colours.shape[0])))
+    return Image.fromarray(colours).resize((width, SIDE), Image.Resampling.NEAREST)
 
 
 def draw(spec: OperatorSpec, image: Tensor) -> Image.Image:

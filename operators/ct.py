@@ -10,6 +10,7 @@ from torch import Tensor
 
 from operators.attenuation import HounsfieldWindow
 from operators.base import LinearOperator, OperatorSpec, Shape, check_image_shape
+from operators.ct_astra import StripTracer
 from operators.ct_geometry import (
     AnyAngles,
     AnyBeam,
@@ -22,20 +23,22 @@ from operators.ct_geometry import (
     default_spacing,
     full_arc,
 )
-from operators.ct_matrix import STORED_BYTES, Projector
+from operators.ct_matrix import STORED_BYTES, Projector, Tracer
 from operators.ct_rays import LineTracer
 from operators.errors import ShapeError
 from operators.fbp import Ramp, fbp
 from operators.spec import Need, Ui
 
+Model = Literal["joseph", "strip"]
+
 
 class CT(LinearOperator):
-    """Line integrals of every channel: y = slope · (sum of x times length), by Joseph's method.
+    """Line integrals of every channel: y = slope · (sum of x times length), by Joseph's method unless told otherwise.
 
     The matrix and its transpose are stored when they fit into `stored_bytes`, else computed view by view in every
     call. The transpose is that of the very same numbers. `guess` is filtered back-projection, which is not the
     pseudo-inverse; `pinv` is, by conjugate gradients. A detector column is one ray through its middle, so columns much
-    wider than a pixel are not averaged over their width.
+    wider than a pixel are not averaged over their width; `strip` is (see `StripTracer`; needs ASTRA).
 
     With a window, image values stand for Hounsfield units and attenuation is slope · x + intercept. The operator is the
     linear part; what the intercept adds to every line integral is `background`, to be subtracted from measured line
@@ -50,10 +53,13 @@ class CT(LinearOperator):
         pixel: side of a pixel, in the unit of the scan's lengths; mm if a window is given.
         window: what image values stand for.
         ramp: filter of the guess.
+        model: how an integral is discretised.
         stored_bytes: largest matrix stored, transpose included.
 
     Raises:
-        ShapeError: the pixel is not positive, or the source is inside the circle through the image's corners.
+        ShapeError: the pixel is not positive, the source is inside the circle through the image's corners, or the model
+            does not exist for this scan.
+        NeedError: the model needs a package that is not installed.
     """
 
     def __init__(
@@ -64,6 +70,7 @@ class CT(LinearOperator):
         *,
         window: HounsfieldWindow | None = None,
         ramp: Ramp = "hann",
+        model: Model = "joseph",
         stored_bytes: int = STORED_BYTES,
     ) -> None:
         in_shape = check_image_shape(in_shape)
@@ -78,7 +85,11 @@ class CT(LinearOperator):
         self.window = window
         self.ramp: Ramp = ramp
         self._slope = 1.0 if window is None else window.slope
-        tracer = LineTracer(*scan.lines(), (height, width), pixel, scale=self._slope)
+        tracer: Tracer
+        if model == "strip":
+            tracer = StripTracer(scan, (height, width), pixel, self._slope)
+        else:
+            tracer = LineTracer(*scan.lines(), (height, width), pixel, self._slope)
         self.projector = Projector(tracer, stored_bytes)
 
     @property
@@ -145,6 +156,11 @@ class CTSpec(OperatorSpec):
         HounsfieldWindow | None,
         Field(description="Hounsfield units of the image; without it the image is attenuation per mm itself."),
     ] = HounsfieldWindow()
+    model: Annotated[
+        Model,
+        Field(description="A line per column (joseph), or the mean over a column's width (strip, needs ASTRA)."),
+        Ui(advanced=True),
+    ] = "joseph"
     ramp: Annotated[Ramp, Field(description="Filter of the first guess; hann is the smoothest."), Ui(advanced=True)] = (
         "hann"
     )
@@ -171,7 +187,8 @@ class CTSpec(OperatorSpec):
 
     def build(self, in_shape: Shape, base: Path = Path()) -> CT:
         """The operator on real images (..., H, W); see `OperatorSpec.build`."""
-        return CT(self.scan(in_shape), in_shape, self.pixel_size, window=self.window, ramp=self.ramp)
+        scan = self.scan(in_shape)
+        return CT(scan, in_shape, self.pixel_size, window=self.window, ramp=self.ramp, model=self.model)
 
     def image_shape(self, picture_shape: Shape) -> Shape:
         """A square image for a sinogram (..., views, detectors).

@@ -258,7 +258,9 @@ class RealMRI(SpectralOperator):
 
     def from_spectrum(self, c: Tensor) -> Tensor:
         """The image of the measured pairs.   Shapes: (B, ..., n_pairs) complex → (B, ..., H, W) real."""
-        return torch.fft.ifft2(self._kspace.grid(c * self._gain.to(c.real.dtype), self._frequency), norm="ortho").real
+        k = self._kspace.grid(c * self._gain.to(c.real.dtype), self._frequency)
+        image: Tensor = torch.fft.ifft2(k, norm="ortho").real
+        return image
 
     def data_to_spectrum(self, y: Tensor) -> Tensor:
         """Both members of a pair brought together.   Shapes: (B, ..., n_measured) → (B, ..., n_pairs)."""

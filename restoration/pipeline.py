@@ -103,7 +103,13 @@ class Pipeline:
         return Measurement(Likelihood(operator, self.recipe.noise, y), None, tuple(notes))
 
     def _operator(self, shape: Shape) -> Operator:
-        return self.recipe.operator.build(shape, self.base).to(self.device)
+        operator = self.recipe.operator.build(shape, self.base).to(self.device)
+        if operator.in_complex:
+            raise NeedError(
+                f"Expected an operator on real images, got complex ones from {self.recipe.operator.kind}; "
+                'say "image": "real" in the recipe.'
+            )
+        return operator
 
     def _colour(self, picture: Tensor) -> tuple[Tensor, list[str]]:
         wanted = 3 if self.denoiser is None else self.denoiser.shape[0]

@@ -10,6 +10,7 @@ from PIL import Image
 
 from app.view import (
     Cell,
+    data_picture,
     enlarged,
     fitted,
     heat,
@@ -26,6 +27,33 @@ from app.view import (
 def test_colours_are_clipped_and_rounded() -> None:
     image = torch.tensor([-0.5, 0.0, 0.5, 1.0, 1.5]).reshape(1, 1, 5).expand(3, 1, 5)
     assert to_colours(image)[0, :, 0].tolist() == [0, 0, 128, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((3, 5, 7), (3, 5, 7)),
+        ((1, 5, 7), (1, 5, 7)),
+        ((5, 7), (1, 5, 7)),
+        ((100,), (1, 10, 10)),
+        ((3, 50), (1, 12, 13)),
+        ((2, 5, 7), (1, 10, 14)),
+        ((9, 5, 7), (1, 10, 14)),
+        ((1, 8, 5, 7), (1, 10, 14)),
+    ],
+)
+@pytest.mark.parametrize("complex_", [False, True])
+def test_data_of_any_shape_become_a_picture(shape: tuple[int, ...], expected: tuple[int, ...], complex_: bool) -> None:
+    data = 40 * torch.rand(shape)
+    picture = data_picture(torch.complex(data, -data) if complex_ else data)
+    assert picture.shape == expected
+    assert float(picture.min()) == 0
+    assert float(picture.max()) == 1
+
+
+def test_a_picture_is_shown_as_it_is() -> None:
+    image = torch.rand(3, 6, 5)
+    assert torch.equal(data_picture(image), image)
 
 
 def test_red_comes_first() -> None:

@@ -301,3 +301,9 @@ def test_mean_and_spread(result: Result) -> None:
     assert torch.allclose(result.mean, result.samples.mean(0))
     assert torch.allclose(result.std, (result.samples[0] - result.samples[1]).abs() / 2, atol=1e-6)
     assert with_seeds(result.recipe, (1,)).seeds == (1,)
+
+
+def test_complex_images_are_refused_when_the_operator_is_built() -> None:
+    recipe = Recipe.model_validate({"operator": {"kind": "mri"}, "model": {"kind": "power-law"}})
+    with pytest.raises(NeedError, match='say "image": "real"'):
+        Pipeline.load(recipe, AssetStore()).simulate(torch.rand(1, 16, 16))

@@ -42,7 +42,11 @@ def test_json_round_trip(name: str) -> None:
 
 def example(cls: type) -> dict[str, object]:
     """Smallest values that a kind without defaults needs."""
-    needed = {"gaussian": {"sigma": 0.1}, "poisson": {"peak": 50.0}}
+    needed = {
+        "gaussian": {"sigma": 0.1},
+        "poisson": {"peak": 50.0},
+        "learned-blur": {"weights": {"path": "w.safetensors"}},
+    }
     tag = cls.model_fields["kind"].default  # type: ignore[attr-defined]
     return {"kind": tag, **needed.get(tag, {})}
 
@@ -85,7 +89,7 @@ def test_the_digest_sees_numbers_and_not_words() -> None:
         ({"seeds": [-1]}, "seeds.0"),
         ({"seeds": []}, "seeds"),
         ({"version": 2}, "version"),
-        ({"operator": {"kind": "downsample", "factor": 9}}, "factor"),
+        ({"operator": {"kind": "downsample", "factor": 13}}, "factor"),
     ],
 )
 def test_a_wrong_field_is_named(change: dict[str, object], words: str) -> None:
@@ -156,6 +160,33 @@ def test_langevin_daps_takes_poisson_noise_unless_tempered() -> None:
         method = {"kind": "daps", "inner": {"kind": "langevin", "tau": tau}}
         values = {"operator": {"kind": "identity"}, "noise": {"kind": "poisson"}, "method": method}
         assert (Recipe.model_validate(values).problems(AssetStore()) == []) is fine
+
+
+@pytest.mark.parametrize(
+    ("operator", "method", "works", "fails"),
+    [
+        # No singular values where the border is mirrored.
+        ({"kind": "blur", "boundary": "reflect"}, "ddrm", {"pigdm", "dds", "moment-matching", "dps"}, {"ddrm", "ddnm"}),
+        ({"kind": "blur", "boundary": "reflect"}, "ddnm", {"diffpir"}, {"opencv-inpaint"}),
+        ({"kind": "identity"}, "opencv-inpaint", {"ddrm", "ddnm", "lgd", "mcg", "tv"}, set()),
+    ],
+)
+def test_a_refusal_names_methods_that_would_work(
+    operator: dict[str, object], method: str, works: set[str], fails: set[str]
+) -> None:
+    values = {"operator": operator, "method": {"kind": method}}
+    *_, last = Recipe.model_validate(values).problems(AssetStore())
+    assert last.startswith("Methods that would work here")
+    named = set(last.split(":")[1].strip(" .").replace("'", "").split(", "))
+    assert works <= named
+    assert not named & {method, *fails}
+    for kind in named:
+        assert Recipe.model_validate({**values, "method": {"kind": kind}}).problems(AssetStore()) == []
+
+
+def test_a_form_that_needs_less_is_not_refused() -> None:
+    values = {"operator": {"kind": "blur", "boundary": "reflect"}, "method": {"kind": "ddnm", "form": "scalar"}}
+    assert Recipe.model_validate(values).problems(AssetStore()) == []
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"version": ' + "1" * 5000 + "}", "nul"])
