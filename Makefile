@@ -4,7 +4,7 @@
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3 python)
 BIN := .venv/bin
 
-.PHONY: help python demo test app lint bench
+.PHONY: help python demo test app lint bench bench-calibration
 .DELETE_ON_ERROR:
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make app     the front end"
 	@echo "make lint    style, types and the order of the rooms"
 	@echo "make bench   measure the overhead of samplers and operators"
+	@echo "make bench-calibration   measure whether the samplers sample the posterior"
 	@echo "Words for the program go in ARGS: make demo ARGS=--help"
 
 demo: .venv/.installed
@@ -32,6 +33,9 @@ lint: .venv/.installed
 
 bench: .venv/.installed
 	$(BIN)/python -m benchmarks.overhead $(ARGS)
+
+bench-calibration: .venv/.installed
+	$(BIN)/python -m benchmarks.calibration $(ARGS)
 
 # Prints the first Python that can make the environment.
 FIND_PYTHON = for name in $(PYTHONS); do \

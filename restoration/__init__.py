@@ -8,11 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from restoration.assets import AssetStore as AssetStore
+    from restoration.methods.best_of import BestOf as BestOf
     from restoration.methods.daps import DAPS as DAPS
+    from restoration.methods.ddnm import DDNM as DDNM
+    from restoration.methods.ddrm import DDRM as DDRM
+    from restoration.methods.dds import DDS as DDS
     from restoration.methods.diffpir import DiffPIR as DiffPIR
     from restoration.methods.direct import Direct as Direct
     from restoration.methods.direct import OpenCVInpaint as OpenCVInpaint
     from restoration.methods.dps import DPS as DPS
+    from restoration.methods.lgd import LGD as LGD
+    from restoration.methods.mcg import MCG as MCG
+    from restoration.methods.mcg_diff import MCGDiff as MCGDiff
+    from restoration.methods.moment_matching import MomentMatching as MomentMatching
+    from restoration.methods.pigdm import PiGDM as PiGDM
+    from restoration.methods.pnp_dm import PnPDM as PnPDM
+    from restoration.methods.red_diff import REDDiff as REDDiff
+    from restoration.methods.sitcom import SITCOM as SITCOM
     from restoration.methods.tv import TV as TV
     from restoration.methods.wiener import Wiener as Wiener
     from restoration.pipeline import Pipeline as Pipeline
@@ -23,8 +35,20 @@ if TYPE_CHECKING:
 
 _HOME = {
     "AssetStore": "restoration.assets",
+    "BestOf": "restoration.methods.best_of",
     "DAPS": "restoration.methods.daps",
     "DPS": "restoration.methods.dps",
+    "DDNM": "restoration.methods.ddnm",
+    "DDRM": "restoration.methods.ddrm",
+    "DDS": "restoration.methods.dds",
+    "LGD": "restoration.methods.lgd",
+    "MCG": "restoration.methods.mcg",
+    "MomentMatching": "restoration.methods.moment_matching",
+    "MCGDiff": "restoration.methods.mcg_diff",
+    "PiGDM": "restoration.methods.pigdm",
+    "PnPDM": "restoration.methods.pnp_dm",
+    "REDDiff": "restoration.methods.red_diff",
+    "SITCOM": "restoration.methods.sitcom",
     "DiffPIR": "restoration.methods.diffpir",
     "Direct": "restoration.methods.direct",
     "OpenCVInpaint": "restoration.methods.direct",

@@ -18,6 +18,7 @@ class Step:
     """Where a run is: `index` of `total` (from 1), noise level of x after the step, iterate and clean estimate.
 
     Shapes: x and x0 (B, *shape), in the prior's space. At the end sigma is 0 and x0 is the result.
+    `effective` (B,) is the effective number of particles of methods that weigh several behind each sample.
     """
 
     index: int
@@ -25,6 +26,7 @@ class Step:
     sigma: float
     x: Tensor
     x0: Tensor
+    effective: Tensor | None = None
 
 
 class Method(Spec, ABC):

@@ -38,6 +38,14 @@ class Progress:
     total: int
 
 
+class RunDiverged(Diverged):
+    """A run that left the finite numbers; `last` is the step before, with its estimates, if there was one."""
+
+    def __init__(self, step: int, what: str, last: Step | None) -> None:
+        super().__init__(step, what)
+        self.last = last
+
+
 class Pipeline:
     """The heavy things, made once: the prior on its device. Frozen after `load`.
 
@@ -129,11 +137,18 @@ class Pipeline:
         return [seeds[i : i + size] for i in range(0, len(seeds), size)]
 
     def steps(self, measurement: Measurement, seeds: tuple[int, ...], cost: Cost | None = None) -> Generator[Step]:
-        """The method's own steps for some seeds, billed to `cost`; numbers that are not finite end the run."""
+        """The method's own steps for some seeds, billed to `cost`.
+
+        Raises:
+            RunDiverged: numbers that are not finite; it carries the last step before them.
+        """
         prior = None if self.denoiser is None else Prior(self.denoiser, cost or Cost())
+        last: Step | None = None
         for step in self.recipe.method.run(prior, measurement.likelihood, Rng(seeds, device=self.device)):
-            if not math.isfinite(float(step.x0.sum(dtype=torch.float64))):
-                raise Diverged(step.index, "the clean estimate")
+            for what, value in (("the clean estimate", step.x0), ("the iterate", step.x)):
+                if not _finite(value):
+                    raise RunDiverged(step.index, what, last)
+            last = step
             yield step
 
     def run(
@@ -148,12 +163,15 @@ class Pipeline:
         """
         began, cost = time.perf_counter(), Cost()
         samples: list[Tensor] = []
+        particles: list[float] = []
         interrupted = False
         groups = self.groups(measurement)
         for number, seeds in enumerate(groups):
             last: Step | None = None
             with closing(self.steps(measurement, seeds, cost)) as steps:
                 for last in steps:
+                    if last.effective is not None:
+                        particles.append(float(last.effective.min()))
                     if watch is not None:
                         watch(Progress(last, number * last.total + last.index, len(groups) * last.total))
                     if stop is not None and stop() and (last.index < last.total or number + 1 < len(groups)):
@@ -166,6 +184,9 @@ class Pipeline:
                 break
         done = torch.cat(samples)
         report = self._report(measurement, done, cost, time.perf_counter() - began, complete=not interrupted)
+        if particles:
+            note = f"smallest effective number of particles: {min(particles):.1f}"
+            report = report.model_copy(update={"notes": (*report.notes, note)})
         return Result(done, measurement, self.recipe, report)
 
     def _report(
@@ -204,6 +225,12 @@ class Pipeline:
             versions={"python": platform.python_version(), "torch": torch.__version__, "preimage": self.version},
             notes=(*measurement.notes, *extra),
         )
+
+
+def _finite(x: Tensor) -> bool:
+    # One sum is much cheaper than a look at every number.
+    parts = torch.view_as_real(x) if x.is_complex() else x
+    return math.isfinite(float(parts.sum(dtype=torch.float64)))
 
 
 def with_seeds(recipe: Recipe, seeds: tuple[int, ...]) -> Recipe:

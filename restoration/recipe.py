@@ -13,18 +13,52 @@ from pydantic import Field, ValidationError
 from operators import AnyNoise, AnyOperator
 from operators.errors import PreimageError, ReadError, RecipeError
 from operators.noise import Gaussian
-from operators.spec import Need, Spec, Ui
+from operators.spec import Need, Spec, Ui, kinds
 from restoration.analytic import PowerLawPrior
 from restoration.assets import AssetStore, load_denoiser
+from restoration.methods.best_of import BestOf
 from restoration.methods.daps import DAPS
+from restoration.methods.ddnm import DDNM
+from restoration.methods.ddrm import DDRM
+from restoration.methods.dds import DDS
 from restoration.methods.diffpir import DiffPIR
 from restoration.methods.direct import Direct, OpenCVInpaint
 from restoration.methods.dps import DPS
+from restoration.methods.lgd import LGD
+from restoration.methods.mcg import MCG
+from restoration.methods.mcg_diff import MCGDiff
+from restoration.methods.moment_matching import MomentMatching
+from restoration.methods.pigdm import PiGDM
+from restoration.methods.pnp_dm import PnPDM
+from restoration.methods.red_diff import REDDiff
+from restoration.methods.sitcom import SITCOM
 from restoration.methods.tv import TV
 from restoration.methods.wiener import Wiener
-from restoration.prior import Denoiser, Precision
+from restoration.precision import Precision
+from restoration.prior import Denoiser
 
-AnyMethod = Annotated[DiffPIR | DAPS | DPS | Wiener | TV | OpenCVInpaint | Direct, Field(discriminator="kind")]
+AnyMethod = Annotated[
+    DiffPIR
+    | DAPS
+    | DPS
+    | DDRM
+    | DDNM
+    | PiGDM
+    | MomentMatching
+    | DDS
+    | MCG
+    | LGD
+    | PnPDM
+    | REDDiff
+    | SITCOM
+    | MCGDiff
+    | BestOf
+    | Wiener
+    | TV
+    | OpenCVInpaint
+    | Direct,
+    Field(discriminator="kind"),
+]
 
 
 class TrainedPrior(Spec):
@@ -120,8 +154,11 @@ class Recipe(Spec):
                 self.method.check(trained)
         except PreimageError as error:
             found.append(str(error))
-        missing = self.method.needs - self.operator.offers - self.noise.offers - self.model.offers
-        found += [need.sentence for need in sorted(missing)]
+        offered = self.operator.offers | self.noise.offers | self.model.offers
+        if missing := self.method.needs - offered:
+            found += [need.sentence for need in sorted(missing)]
+            able = [f"'{kind}'" for kind, other in kinds(AnyMethod).items() if _needs(other) <= offered]
+            found.append(f"Methods that would work here, at their defaults: {', '.join(able)}.")
         if len(set(self.seeds)) != len(self.seeds):
             found.append(f"Expected different seeds, got {list(self.seeds)}; equal seeds give equal samples.")
         return found
@@ -164,6 +201,11 @@ def parse_recipe(text: str, where: str) -> Recipe:
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(str(p) for p in e['loc']) or 'recipe'}: {e['msg']}" for e in error.errors()[:5])
         raise RecipeError(f"Expected a valid recipe in {where}, got: {faults}; correct these fields.") from error
+
+
+def _needs(method: type[Spec]) -> frozenset[Need]:
+    needs: frozenset[Need] = method().needs  # type: ignore[attr-defined]  # the union holds methods alone
+    return needs
 
 
 def _reason(error: Exception) -> str:

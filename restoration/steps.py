@@ -4,7 +4,10 @@ import math
 
 from torch import Tensor
 
+from operators.base import LinearOperator, SpectralOperator
 from operators.errors import NeedError
+from operators.likelihood import Likelihood
+from operators.noise import Gaussian
 from operators.rng import Rng
 from operators.spec import Spec
 from restoration.prior import Prior
@@ -20,7 +23,7 @@ def ancestral(x: Tensor, x0: Tensor, now: float, then: float, rng: Rng) -> Tenso
     mean = x0 + ratio * (x - x0)
     if then == 0:
         return mean
-    return mean + then * math.sqrt(1 - ratio) * rng.randn(tuple(x.shape[1:]))
+    return mean + then * math.sqrt(1 - ratio) * white(x, rng)
 
 
 def euler(x: Tensor, x0: Tensor, now: float, then: float) -> Tensor:
@@ -28,11 +31,91 @@ def euler(x: Tensor, x0: Tensor, now: float, then: float) -> Tensor:
     return x0 + (then / now) * (x - x0)
 
 
-def flow_to_clean(prior: Prior, x: Tensor, sigmas: list[float]) -> Tensor:
-    """Follow the probability-flow ODE through decreasing levels and end on a denoised image: len(sigmas) calls."""
-    for now, then in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
-        x = euler(x, prior.denoise(x, now), now, then)
-    return x
+def ddim(x: Tensor, x0: Tensor, now: float, then: float, eta: float, rng: Rng) -> Tensor:
+    """A step of the family between the flow (eta = 0, `euler`) and the ancestral step (eta = 1, `ancestral`).
+
+    x_then = x0 + sqrt(then² - c²) (x - x0) / now + c n with c = eta then sqrt(1 - (then/now)²).
+    Source: Song et al. 2021 (DDIM), eq. 12 and 16, in VE coordinates.
+    """
+    fresh = eta * then * math.sqrt(1 - (then / now) ** 2)
+    x = x0 + math.sqrt(then**2 - fresh**2) / now * (x - x0)
+    return x + fresh * white(x, rng) if fresh > 0 else x
+
+
+def renoise(x: Tensor, estimate: Tensor, x0: Tensor, now: float, then: float, eta: float, rng: Rng) -> Tensor:
+    """x0 plus the noise of the next level: a share sqrt(1 - eta²) of the noise that `estimate` leaves in x, eta fresh.
+
+    x_then = x0 + then (sqrt(1 - eta²) (x - estimate) / now + eta n), as DDRM, DDNM and DDS use it.
+    """
+    if then == 0:
+        return x0
+    return x0 + then * (math.sqrt(1 - eta**2) / now * (x - estimate) + eta * white(x, rng))
+
+
+def white(like: Tensor, rng: Rng) -> Tensor:
+    """White noise of standard deviation 1 per real component for images such as `like`: (B, *shape)."""
+    return rng.randn(tuple(like.shape[1:]), complex=like.is_complex())
+
+
+def noisy_start(likelihood: Likelihood, sigma: float, rng: Rng) -> Tensor:
+    """The operator's guess plus noise of the first level: (B, *shape)."""
+    operator = likelihood.operator
+    return operator.guess(likelihood.y) + sigma * rng.randn(operator.in_shape, complex=operator.in_complex)
+
+
+def centred_start(likelihood: Likelihood, sigma: float, rng: Rng) -> Tensor:
+    """Mid-grey plus noise of the first level: the N(0, sigma² I) of papers, whose images are in [-1, 1]."""
+    operator = likelihood.operator
+    noise = rng.randn(operator.in_shape, complex=operator.in_complex)
+    return sigma * noise if operator.in_complex else 0.5 + sigma * noise
+
+
+def vp_factor(now: float, then: float) -> float:
+    """What carries a step x_vp(then) <- x_vp(then) - scale grad_{x_vp(now)} of a norm on [-1, 1] to this package.
+
+    With u = 2 x - 1 at levels 2 now and 2 then, x_vp = u / sqrt(1 + level²), so that the gradient gains
+    sqrt(1 + (2 now)²), the step sqrt(1 + (2 then)²), and u is twice as long as x.
+    """
+    factor: float = 0.5 * ((1 + 4 * now**2) * (1 + 4 * then**2)) ** 0.5
+    return factor
+
+
+def local_variance(sigma: float, std: float) -> float:
+    """Variance of x0 given x = x0 + sigma n, if x0 were Gaussian of standard deviation `std` in every direction.
+
+    The sigma² / (1 + sigma²) of papers is this with std 1 on [-1, 1], that is 0.5 in unit range.
+    """
+    return (sigma * std / math.hypot(sigma, std)) ** 2
+
+
+def linear_operator(likelihood: Likelihood, method: Spec) -> LinearOperator:
+    """The operator if it is linear, or one sentence on why the method cannot run."""
+    if not isinstance(likelihood.operator, LinearOperator):
+        raise NeedError(
+            f"Expected a linear operator for {type(method).__name__}, got {type(likelihood.operator).__name__}; "
+            "use DPS or DAPS."
+        )
+    return likelihood.operator
+
+
+def spectral_operator(likelihood: Likelihood, method: Spec) -> SpectralOperator:
+    """The operator if its singular values are known, or one sentence on why the method cannot run."""
+    if not isinstance(likelihood.operator, SpectralOperator):
+        raise NeedError(
+            f"Expected an operator with known singular values for {type(method).__name__}, "
+            f"got {type(likelihood.operator).__name__}; use PiGDM or DiffPIR."
+        )
+    return likelihood.operator
+
+
+def noise_sigma(likelihood: Likelihood, method: Spec) -> float:
+    """Standard deviation of the noise if it is Gaussian, or one sentence on why the method cannot run."""
+    if not isinstance(likelihood.noise, Gaussian):
+        raise NeedError(
+            f"Expected Gaussian noise for {type(method).__name__}, got {type(likelihood.noise).__name__}; "
+            "use DPS or LGD."
+        )
+    return likelihood.noise.sigma
 
 
 def required(prior: Prior | None, method: Spec) -> Prior:

@@ -8,17 +8,16 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
-from operators.errors import NeedError, RecipeError
+from operators.errors import RecipeError
 from operators.likelihood import Likelihood
-from operators.noise import Gaussian
 from operators.rng import Rng
 from operators.spec import Need, Source, Spec, Ui
+from restoration.draws import AnyInner, Exact, Langevin
 from restoration.method import Method, Step
 from restoration.prior import Prior
 from restoration.schedule import AnySchedule, Karras
-from restoration.steps import flow_to_clean, required
+from restoration.steps import euler, noisy_start, required, white
 
 
 class Width(Spec, ABC):
@@ -56,81 +55,6 @@ class Shrinking(Width):
 AnyWidth = Annotated[Proportional | Shrinking, Field(discriminator="kind")]
 
 
-class Inner(Spec, ABC):
-    """How x0 is drawn from N(estimate, r² I) times the likelihood."""
-
-    @property
-    @abstractmethod
-    def needs(self) -> frozenset[Need]:
-        """What the draw needs of operator and noise."""
-
-    @abstractmethod
-    def draw(self, estimate: Tensor, r: float, progress: float, likelihood: Likelihood, rng: Rng) -> Tensor:
-        """A draw (B, *shape); `progress` goes from 0 to 1 over the levels."""
-
-
-class Exact(Inner):
-    """The exact draw for linear operators and Gaussian noise, by perturb-and-solve (Papandreou and Yuille 2010)."""
-
-    kind: Literal["exact"] = "exact"
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        return frozenset({Need.PROX, Need.GAUSSIAN})
-
-    def draw(self, estimate: Tensor, r: float, progress: float, likelihood: Likelihood, rng: Rng) -> Tensor:
-        """One proximal solve."""
-        return likelihood.draw(estimate, r**2, rng)
-
-
-class Langevin(Inner):
-    """Unadjusted Langevin on log p(y|x) - |x - estimate|² / (2 r²), with the likelihood at temperature `tau`.
-
-    The likelihood enters as |y - Ax|² / (2 tau²): the form of the original submission and of InverseBench. With tau
-    at the noise level (None) the target is the posterior; the paper's 0.01 on [-1, 1] data is 0.005 here and sharpens
-    it.
-    Learning rates of the paper are on [-1, 1] data: divide them by 4.
-    """
-
-    kind: Literal["langevin"] = "langevin"
-    steps: Annotated[int, Field(ge=1, le=1000, description="Langevin steps a level.")] = 100
-    rate: Annotated[
-        float, Field(gt=0, le=1, description="Step size at the first level (unit range)."), Ui(scale="log")
-    ] = 2.5e-5
-    last_rate: Annotated[float, Field(gt=0, le=1, description="Last step size as a share of the first.")] = 0.01
-    tau: Annotated[
-        float | None, Field(gt=0, le=1, description="Temperature of the likelihood; none = the noise level itself.")
-    ] = None
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        # Tempering asks how large the noise is.
-        return frozenset({Need.GRADIENT}) | (frozenset() if self.tau is None else frozenset({Need.GAUSSIAN}))
-
-    def draw(self, estimate: Tensor, r: float, progress: float, likelihood: Likelihood, rng: Rng) -> Tensor:
-        """`steps` gradient steps with noise, no network call."""
-        rate = self.rate * (1 + progress * (self.last_rate - 1))
-        temper = 1.0 if self.tau is None else (_noise_sigma(likelihood) / self.tau) ** 2
-        x = estimate
-        for _ in range(self.steps):
-            slope, _ = likelihood.grad(x)
-            x = x + rate * (temper * slope + (estimate - x) / r**2)
-            x = x + (2 * rate) ** 0.5 * rng.randn(tuple(x.shape[1:]))
-        return x
-
-
-def _noise_sigma(likelihood: Likelihood) -> float:
-    if not isinstance(likelihood.noise, Gaussian):
-        raise NeedError(
-            f"Expected Gaussian noise for a tempered likelihood, "
-            f"got {type(likelihood.noise).__name__}; leave tau empty."
-        )
-    return likelihood.noise.sigma
-
-
-AnyInner = Annotated[Exact | Langevin, Field(discriminator="kind")]
-
-
 class DAPS(Method):
     """Decoupled annealing posterior sampling.
 
@@ -139,11 +63,16 @@ class DAPS(Method):
     `shed` off, every level is an exact draw from p(x0 | x, y), and the tests hold it to that. The defaults are a
     heuristic for learned priors.
 
+    Two published forms differ, and `published` makes both: the original submission has |y - Ax|² / (2 tau²) and an ODE
+    that ends on a denoised image; the rewritten public code has |y - Ax|² / tau² (`inner.doubled`), an ODE that ends at
+    a small level (`ode_end` "level"), and levels that stop one short of the smallest. The step sizes are the same, so
+    that the rewritten form is at the edge of stability where A has singular value 1.
+
     Source: Zhang et al. 2025, Algorithm 1 (arXiv:2407.01521).
-    Deviations: likelihood in the 1/(2 tau²) form; the ODE ends on a denoised image; optional exact draw in place of
-    the inner chain; `shed` subtracts the draw's own noise r² from the noise of the next level, since the denoiser
-    would otherwise meet more noise than it is told about. With a learned prior that, and a width of half a sigma, is
-    what works; with width sigma and unshed, white noise fills the unmeasured directions.
+    Deviations: step sizes decay over n levels, not n + 1; the start is the operator's guess plus noise; optional exact
+    draw in place of the inner chain; `shed` subtracts the draw's own noise r² from the noise of the next level, since
+    the denoiser would otherwise meet more noise than it is told about. With a learned prior that, and a width of half a
+    sigma, is what works; with width sigma and unshed, white noise fills the unmeasured directions.
     """
 
     kind: Literal["daps"] = "daps"
@@ -158,6 +87,13 @@ class DAPS(Method):
 
     schedule: Annotated[AnySchedule, Field(description="Annealing levels.")] = Karras(steps=50)
     ode_steps: Annotated[int, Field(ge=1, le=50, description="Network calls a level.")] = 1
+    ode_min: Annotated[
+        float | None,
+        Field(gt=0, le=1, description="Smallest level of that walk (published: 0.005); none = the last level."),
+    ] = None
+    ode_end: Annotated[
+        Literal["denoised", "level"], Field(description="End on a denoised image, or on the smallest level.")
+    ] = "denoised"
     inner: Annotated[AnyInner, Field(description="How x0 is drawn given the data.")] = Exact()
     width: Annotated[AnyWidth, Field(description="Width of the local Gaussian model.")] = Proportional(factor=0.5)
     shed: Annotated[bool, Field(description="Take the draw's own variance off the next level's noise.")] = True
@@ -166,8 +102,33 @@ class DAPS(Method):
     def needs(self) -> frozenset[Need]:
         return frozenset({Need.DENOISER}) | self.inner.needs
 
+    @classmethod
+    def published(
+        cls, form: Literal["legacy", "main"], *, rate: float = 1e-4, steps: int = 100, sigma_max: float = 50.0
+    ) -> "DAPS":
+        """The published settings (DAPS-1K): `rate` as published, on [-1, 1]; `sigma_max` in unit range.
+
+        Rates: 1e-4 (super-resolution, Gaussian blur, random inpainting), 5e-5 (motion blur, box, phase retrieval),
+        2e-5 (tone), nonlinear blur 5e-5 (legacy) or 1e-5 and 200 steps (main).
+        """
+        last = 0.05 if form == "legacy" else Karras(steps=201, sigma_max=sigma_max, sigma_min=0.05).sigmas((0, 50))[-2]
+        return cls(
+            schedule=Karras(steps=200, sigma_max=sigma_max, sigma_min=last),
+            ode_steps=5,
+            ode_min=0.005,
+            ode_end="denoised" if form == "legacy" else "level",
+            inner=Langevin(steps=steps, rate=rate / 4, last_rate=0.01, tau=0.005, doubled=form == "main"),
+            width=Proportional(),
+            shed=False,
+        )
+
     def check(self, trained: tuple[float, float]) -> None:
-        for now, then in pairwise(self.schedule.sigmas(trained)):
+        if self.ode_end == "level" and self.ode_min is None:
+            raise RecipeError("Expected ode_min where the walk ends at a level, got none; give it, such as 0.005.")
+        sigmas = self.schedule.sigmas(trained)
+        if self.ode_min is not None:
+            Karras(steps=2, sigma_max=sigmas[-1], sigma_min=self.ode_min).sigmas(trained)
+        for now, then in pairwise(sigmas):
             if self.shed and self.width.at(now) > then:
                 raise RecipeError(
                     f"Expected a width below the next noise level {then:.3g} to shed it, got {self.width.at(now):.3g}; "
@@ -180,19 +141,23 @@ class DAPS(Method):
         prior = required(prior, self)
         self.check(prior.denoiser.sigma_range)
         sigmas = self.schedule.sigmas(prior.denoiser.sigma_range)
-        shape = likelihood.operator.in_shape
         draws, noise = rng.child("draw"), rng.child("noise")
-        x = likelihood.operator.guess(likelihood.y) + sigmas[0] * noise.randn(shape)
-        for i, (now, then) in enumerate(zip(sigmas, [*sigmas[1:], 0.0], strict=True), 1):
-            estimate = flow_to_clean(prior, x, self._ode(now, sigmas[-1]))
+        x = noisy_start(likelihood, sigmas[0], noise)
+        for i, (now, then) in enumerate(pairwise([*sigmas, 0.0]), 1):
+            estimate = x
+            for high, low in pairwise(self._walk(now, sigmas[-1])):
+                estimate = euler(estimate, prior.denoise(estimate, high), high, low)
             r = self.width.at(now)
             x0 = self.inner.draw(estimate, r, (i - 1) / len(sigmas), likelihood, draws)
             extra = (then**2 - r**2) ** 0.5 if self.shed and then > 0 else then
-            x = x0 + extra * noise.randn(shape) if then > 0 else x0
+            x = x0 + extra * white(x0, noise) if then > 0 else x0
             yield Step(i, len(sigmas), then, x, x0)
 
-    def _ode(self, now: float, smallest: float) -> list[float]:
-        if self.ode_steps == 1 or now <= smallest:
-            return [now]
-        grid = Karras(steps=self.ode_steps, sigma_max=now, sigma_min=smallest)
-        return grid.sigmas((0.0, now))
+    def _walk(self, now: float, last: float) -> list[float]:
+        """The levels of the ODE from `now` on: `ode_steps` + 1 of them, the last 0 or `ode_min`."""
+        smallest = last if self.ode_min is None else self.ode_min
+        end = [0.0] if self.ode_end == "denoised" else []
+        steps = self.ode_steps + 1 - len(end)
+        if steps == 1 or now <= smallest:
+            return [now, *end]
+        return [*Karras(steps=steps, sigma_max=now, sigma_min=smallest).sigmas((0.0, now)), *end]

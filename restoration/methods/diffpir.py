@@ -12,7 +12,7 @@ from operators.spec import Need, Source, Ui
 from restoration.method import Method, Step
 from restoration.prior import Prior
 from restoration.schedule import AnySchedule, Karras
-from restoration.steps import required
+from restoration.steps import noisy_start, required, white
 
 
 class DiffPIR(Method):
@@ -56,12 +56,11 @@ class DiffPIR(Method):
         """One network call a level."""
         prior = required(prior, self)
         sigmas = self.schedule.sigmas(prior.denoiser.sigma_range)
-        shape = likelihood.operator.in_shape
-        x = likelihood.operator.guess(likelihood.y) + sigmas[0] * rng.randn(shape)
+        x = noisy_start(likelihood, sigmas[0], rng)
         for i, (now, then) in enumerate(zip(sigmas, [*sigmas[1:], 0.0], strict=True), 1):
             x0 = likelihood.prox(prior.denoise(x, now), now**2 / self.weight)
             if then > 0:
-                noise = rng.randn(shape)
+                noise = white(x, rng)
                 if self.zeta < 1:
                     noise = (1 - self.zeta) ** 0.5 * (x - x0) / now + self.zeta**0.5 * noise
                 x = torch.add(x0, noise, alpha=then)

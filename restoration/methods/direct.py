@@ -60,11 +60,12 @@ class OpenCVInpaint(Method):
                 f"Expected an inpainting measurement for OpenCV, got {type(operator).__name__}; use Wiener or TV."
             )
         flag = cv2.INPAINT_TELEA if self.algorithm == "telea" else cv2.INPAINT_NS
-        hole = (~operator.mask).cpu().numpy().astype(np.uint8)
+        holes = (~operator.mask).expand(operator.in_shape).cpu().numpy().astype(np.uint8)
         filled = []
         for picture in operator.data_as_image(likelihood.y).cpu().numpy():
-            levels = np.clip(np.rint(picture * 255), 0, 255).astype(np.uint8).transpose(1, 2, 0)
-            restored = cv2.inpaint(levels if levels.shape[2] == 3 else levels[..., 0], hole, self.radius, flag)
-            filled.append(restored.reshape(levels.shape).transpose(2, 0, 1) / np.float32(255))
+            levels = np.clip(np.rint(picture * 255), 0, 255).astype(np.uint8)
+            # channel by channel, as OpenCV does itself: each may have holes of its own
+            restored = [cv2.inpaint(*pair, self.radius, flag) for pair in zip(levels, holes, strict=True)]
+            filled.append(np.stack(restored) / np.float32(255))
         x = torch.from_numpy(np.stack(filled)).to(likelihood.y).expand(rng.batch, *operator.in_shape)
         yield Step(1, 1, 0.0, x, x)

@@ -15,7 +15,7 @@ from operators.spec import Need, Source, Spec, Ui
 from restoration.method import Method, Step
 from restoration.prior import Prior
 from restoration.schedule import AnySchedule, LinearVP
-from restoration.steps import ancestral, required
+from restoration.steps import ancestral, centred_start, required, vp_factor
 
 
 class Guidance(Spec, ABC):
@@ -47,8 +47,25 @@ class NormGuidance(Guidance):
     def slope(self, likelihood: Likelihood, x0: Tensor, now: float, then: float) -> Tensor:
         """-factor grad |y - A x0|, per sample."""
         _, slope = likelihood.misfit_and_slope(x0)
-        factor: float = 0.5 * self.scale * ((1 + 4 * now**2) * (1 + 4 * then**2)) ** 0.5
-        return -factor * slope
+        return -self.scale * vp_factor(now, then) * slope
+
+
+class ZetaGuidance(Guidance):
+    """The same step in the paper's units: its Algorithm 1 steps down the squared misfit by zeta' / |y - A x0|.
+
+    The gradient of the square is 2 |y - A x0| times that of the norm, so zeta' is half a released `scale`. The paper's
+    zeta' (1 for most tasks) and the released scales (0.3) are still not the same step.
+
+    Source: Chung et al. 2023, Algorithm 1, line 7, and appendix D.1.
+    """
+
+    kind: Literal["zeta"] = "zeta"
+    zeta: Annotated[float, Field(gt=0, le=10, description="The paper's zeta' (FFHQ: 1)."), Ui(scale="log")] = 1.0
+
+    def slope(self, likelihood: Likelihood, x0: Tensor, now: float, then: float) -> Tensor:
+        """-factor grad |y - A x0|, per sample."""
+        _, slope = likelihood.misfit_and_slope(x0)
+        return -2 * self.zeta * vp_factor(now, then) * slope
 
 
 class LikelihoodGuidance(Guidance):
@@ -66,7 +83,7 @@ class LikelihoodGuidance(Guidance):
         return self.weight * (now**2 - then**2) * slope
 
 
-AnyGuidance = Annotated[NormGuidance | LikelihoodGuidance, Field(discriminator="kind")]
+AnyGuidance = Annotated[NormGuidance | ZetaGuidance | LikelihoodGuidance, Field(discriminator="kind")]
 
 
 class DPS(Method):
@@ -104,8 +121,7 @@ class DPS(Method):
         """One network call and one pullback a level."""
         prior = required(prior, self)
         sigmas = self.schedule.sigmas(prior.denoiser.sigma_range)
-        # On [-1, 1] the start is centred at 0, which is 0.5 in unit range.
-        x = 0.5 + sigmas[0] * rng.randn(likelihood.operator.in_shape)
+        x = centred_start(likelihood, sigmas[0], rng)
         for i, (now, then) in enumerate(pairwise([*sigmas, 0.0]), 1):
             x0, pullback = prior.denoise_vjp(x, now)
             x = ancestral(x, x0, now, then, rng) + pullback(self.guidance.slope(likelihood, x0, now, then))

@@ -10,8 +10,9 @@ from operators import CircularBlur, Downsample, Gaussian, Identity, Inpainting, 
 from operators.errors import RecipeError
 from operators.kernels import gaussian_kernel
 from restoration.analytic import GaussianPrior
+from restoration.draws import Exact, Langevin
 from restoration.method import Method
-from restoration.methods.daps import DAPS, Exact, Langevin, Shrinking
+from restoration.methods.daps import DAPS, Shrinking
 from restoration.methods.diffpir import DiffPIR
 from restoration.methods.dps import DPS, LikelihoodGuidance, NormGuidance
 from restoration.prior import Prior

@@ -14,7 +14,7 @@ from operators.errors import Diverged, NeedError, ReadError, ShapeError, WriteEr
 from restoration import pipeline as module
 from restoration.assets import AssetStore
 from restoration.metrics import psnr, ssim
-from restoration.pipeline import Pipeline, Progress, with_seeds
+from restoration.pipeline import Pipeline, Progress, RunDiverged, with_seeds
 from restoration.recipe import Recipe, read_recipe
 from restoration.result import Result, load_samples
 
@@ -163,8 +163,21 @@ def test_numbers_that_are_not_finite_end_the_run(truth: Tensor) -> None:
         "guidance": {"kind": "likelihood", "weight": 10.0},
     }
     pipeline = Pipeline.load(recipe("denoise", method=wild, model={"kind": "power-law"}))
-    with pytest.raises(Diverged, match="at step"):
+    with pytest.raises(Diverged, match="at step") as caught:
         pipeline.run(pipeline.simulate(truth))
+    assert isinstance(caught.value, RunDiverged)
+    last = caught.value.last
+    assert last is not None
+    assert last.index == caught.value.step - 1
+    assert last.x0.isfinite().all()
+
+
+def test_the_report_says_what_the_particles_were_worth(truth: Tensor) -> None:
+    method = {"kind": "mcg-diff", "schedule": {"kind": "karras", "steps": 4}, "particles": 3}
+    pipeline = Pipeline.load(recipe("inpaint-box", method=method, model={"kind": "power-law"}))
+    notes = pipeline.run(pipeline.simulate(truth)).report.notes
+    (note,) = (n for n in notes if "effective number of particles" in n)
+    assert 1 <= float(note.split(": ")[1]) <= 3
 
 
 def test_needs_are_checked_before_the_work() -> None:
