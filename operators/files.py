@@ -46,7 +46,8 @@ def read_plane(ref: DataRef, base: Path = Path()) -> np.ndarray[Any, np.dtype[np
         plane = _load_archive(ref, content)
     else:
         plane = _load_picture(ref, content)
-    plane = np.squeeze(plane)
+    while plane.ndim > 2 and 1 in plane.shape:
+        plane = plane.squeeze(plane.shape.index(1))
     if plane.ndim != 2 or plane.size == 0 or plane.dtype.kind not in "biuf":
         raise ReadError(f"Expected one plane of numbers in {ref.path}, got {plane.dtype} {plane.shape}; convert it.")
     plane = plane.astype(np.float64, copy=False)

@@ -51,7 +51,7 @@ class Inpainting(OrthonormalOperator):
         super().__init__(in_shape, out_shape, in_complex=in_complex, out_complex=in_complex)
         self.register_buffer("mask", mask.clone())
         # numbers beside the truth values: converting them costs as much as the product
-        self.register_buffer("_weights", mask.to(torch.get_default_dtype()), persistent=False)
+        self.register_buffer("_weights", mask.to(torch.get_default_dtype()))
         self.register_buffer("_index", index)
         self.register_buffer("_nearest", _nearest_measured(mask))
 

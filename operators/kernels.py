@@ -39,7 +39,9 @@ def gaussian_kernel(size: int, std: float) -> Tensor:
     _check_positive("a standard deviation", std)
     impulse = np.zeros((size, size))
     impulse[size // 2, size // 2] = 1
-    return torch.from_numpy(gaussian_filter(impulse, std, truncate=4.0))
+    # what does not fit is cut off, not folded back
+    kernel = gaussian_filter(impulse, std, truncate=4.0, mode="constant")
+    return torch.from_numpy(kernel / kernel.sum())
 
 
 def oriented_gaussian_kernel(size: int, std_x: float, std_y: float, angle: float) -> Tensor:
@@ -237,7 +239,10 @@ def zernike(index: int, rho: _Array, theta: _Array) -> _Array:
 
 
 def zernike_kernel(size: int, radius: float, coefficients: Mapping[int, float]) -> Tensor:
-    """The image of a point through an aberrated lens: |Fourier transform of the pupil|², sampled at pixel centres.
+    """The kernel of an aberrated lens: |Fourier transform of the pupil|², sampled at pixel centres.
+
+    Data are correlations with a kernel, so this is the image of a point turned by 180°, that is with exp(+i) in the
+    transform where the image has exp(−i).
 
     The pupil is exp(2πi W) on a disk, W = sum of coefficient · Zernike polynomial. It is integrated by a quadrature in
     polar coordinates, fine enough for every frequency in the kernel, so that without aberration this is `airy_kernel`
@@ -264,7 +269,7 @@ def zernike_kernel(size: int, radius: float, coefficients: Mapping[int, float]) 
 
 
 def _field(size: int, radius: float, coefficients: Mapping[int, float]) -> np.ndarray[Any, np.dtype[np.complex128]]:
-    """Amplitude of the image of a point, 1 at the centre without aberration: (size, size)."""
+    """Amplitude of the image of a point turned by 180°, 1 at the centre without aberration: (size, size)."""
     edge = _AIRY_ZERO / radius  # the pupil's edge, radians per pixel
     # the steepest phase that the sums must follow: the farthest pixel's, and the aberration's (|Z| <= n + 1 each)
     orders = {j: int((np.sqrt(8 * j - 7) - 1) / 2) for j in coefficients if j >= 1}
@@ -442,14 +447,17 @@ class ZernikeKernel(Kernel):
 
 
 class KernelFile(Kernel):
-    """A measured kernel, from a picture or a numpy file; it is scaled to sum 1."""
+    """The image of a point (a star, a bead, a bright spot), from a picture or a numpy file; it is scaled to sum 1.
+
+    The point is taken to lie at row height // 2 and column width // 2 of the file.
+    """
 
     title: ClassVar[str] = "From a file"
     kind: Literal["file"] = "file"
     file: Annotated[DataRef, Field(description="Picture (white is strong), .npy or .npz with one array.")]
 
     def build(self, base: Path = Path()) -> Tensor:
-        """The kernel; see `Kernel.build`.
+        """The kernel: the picture turned by 180° about its point, with a row or column of zeros where that is even.
 
         Raises:
             ReadError: the file is not one plane of numbers with a positive sum.
@@ -459,7 +467,8 @@ class KernelFile(Kernel):
         total = plane.sum()
         if total <= 0:
             raise ReadError(f"Expected a kernel with a positive sum in {self.file.path}, got {total}; check the file.")
-        return torch.from_numpy(plane / total)
+        odd = np.pad(plane / total, [(0, 1 - n % 2) for n in plane.shape])
+        return torch.from_numpy(odd[::-1, ::-1].copy())
 
 
 AnyKernel = Annotated[

@@ -352,7 +352,13 @@ class TextMask(Mask):
     size: Annotated[int, Field(ge=4, le=1000, description="Height of a capital letter."), Ui(unit="px")] = 16
 
     def _build(self, height: int, width: int, channels: int, base: Path) -> Tensor:
-        return text_mask(height, width, self.text, self.size)
+        mask = text_mask(height, width, self.text, self.size)
+        if bool(mask.all()):
+            raise ShapeError(
+                f"Expected text that covers some of the {height}x{width} image, got none at size {self.size}; "
+                "choose a smaller size."
+            )
+        return mask
 
 
 class BandMask(Mask):
@@ -371,7 +377,8 @@ class BandMask(Mask):
 class MaskFile(Mask):
     """A mask from a file: white is measured, black is missing.
 
-    Pictures are cut at mid-grey (8 bits: above 127 is measured), numpy arrays at half their largest value.
+    Pictures are cut at mid-grey (8 bits: above 127 is measured), numpy arrays at half their
+    largest value, or at a half where that is below 1.
     """
 
     title: ClassVar[str] = "From a file"

@@ -47,7 +47,7 @@ class Bayer(OrthonormalOperator):
         colour = tile.tile(tiles)[:height, :width]
         beside = tile.flip(1).tile(tiles)[:height, :width]
         self.register_buffer("mask", torch.stack([colour == c for c in range(3)]))
-        self.register_buffer("_weights", self.mask.to(torch.get_default_dtype()), persistent=False)
+        self.register_buffer("_weights", self.mask.to(torch.get_default_dtype()))
         self.register_buffer("_filters", torch.tensor(_MALVAR)[:, None] / 8)
         self.register_buffer("_choice", torch.stack([_choose(c, colour, beside) for c in range(3)]))
 

@@ -80,7 +80,7 @@ class _Kspace(nn.Module):
         self._axes = tuple(axis for axis in (-2, -1) if not bool((mask == mask.narrow(axis, 0, 1)).all()))
         for axis in {-2, -1} - set(self._axes):
             weights = weights.narrow(axis, 0, 1)
-        self.register_buffer("_weights", weights.contiguous(), persistent=False)
+        self.register_buffer("_weights", weights.contiguous())
 
     def sample(self, x: Tensor) -> Tensor:
         """Images to samples."""
@@ -328,7 +328,7 @@ class MultiCoilMRI(LinearOperator):
         self._kspace = kspace
         # complex buffers would lose their imaginary part in Module.to(dtype)
         self.register_buffer("_maps", torch.view_as_real(maps).to(torch.get_default_dtype()))
-        self.register_buffer("_scale", matched_scale(maps).to(torch.get_default_dtype()), persistent=False)
+        self.register_buffer("_scale", matched_scale(maps).to(torch.get_default_dtype()))
 
     @property
     def mask(self) -> Tensor:

@@ -72,7 +72,8 @@ def equispaced_fraction_columns(width: int, acceleration: float, centre: int, se
 def gaussian_columns(width: int, acceleration: float, centre: int, seed: int) -> _Plane:
     """The central columns and 1.2 width / acceleration normal draws around the centre (std 15/128 of the width).
 
-    Draws that fall on one another count once, so more is spared than asked.
+    Draws that fall on one another count once and the centre comes on top, so the acceleration is near the one asked
+    for, on either side of it.
 
     Shapes: → (width,) bool.
 
@@ -182,7 +183,7 @@ def _central(size: int, count: int) -> _Plane:
 def _comb(width: int, spacing: float, seed: int) -> _Plane:
     first = int(_generator(seed).integers(0, min(max(1, round(spacing)), width)))
     columns = np.zeros(width, bool)
-    columns[np.rint(np.arange(first, width - 0.5, spacing)).astype(int)] = True
+    columns[np.rint(np.arange(first, width - 1, spacing)).astype(int)] = True
     return columns
 
 

@@ -383,7 +383,7 @@ class TurbulenceSpec(OperatorSpec):
         float, Field(ge=0.5, le=500, description="Distance over which neighbours shift alike."), Ui(unit="px")
     ] = 12.0
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Which shifts; the same seed gives the same ones.")] = 0
-    kernel: Annotated[AnyKernel, Field(description="The image of a point in a short exposure.")] = GaussianKernel(
+    kernel: Annotated[AnyKernel, Field(description="How a point is spread in a short exposure.")] = GaussianKernel(
         size=9, std=1.0
     )
     boundary: Annotated[Continued, Field(description="What lies beyond the border, for the blur.")] = "reflect"

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -11,8 +12,13 @@ import torch
 from pydantic import Field, ValidationError
 
 from operators import AnyNoise, AnyOperator
+from operators.base import OperatorSpec
+from operators.composition import ComposedSpec, StackedSpec
+from operators.ct import CTSpec
 from operators.errors import PreimageError, ReadError, RecipeError
-from operators.noise import Gaussian
+from operators.gain import HazeSpec
+from operators.lowdose import LowDose
+from operators.noise import Gaussian, Noise
 from operators.spec import Need, Spec, Ui, kinds
 from restoration.analytic import PowerLawPrior
 from restoration.assets import AssetStore, load_denoiser
@@ -147,7 +153,7 @@ class Recipe(Spec):
         return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
 
     def problems(self, store: AssetStore) -> list[str]:
-        """All that is wrong, found before any weight is loaded: assets, needs that nothing offers, levels, seeds."""
+        """All that is wrong, found before any weight is loaded: assets, needs, levels, noise that does not fit, seeds."""
         found = []
         try:
             if (trained := self.model.sigma_range(store)) is not None:
@@ -159,6 +165,7 @@ class Recipe(Spec):
             found += [need.sentence for need in sorted(missing)]
             able = [f"'{kind}'" for kind, other in kinds(AnyMethod).items() if _needs(other) <= offered]
             found.append(f"Methods that would work here, at their defaults: {', '.join(able)}.")
+        found += _noise_problems(self.operator, self.noise)
         if len(set(self.seeds)) != len(self.seeds):
             found.append(f"Expected different seeds, got {list(self.seeds)}; equal seeds give equal samples.")
         return found
@@ -201,6 +208,37 @@ def parse_recipe(text: str, where: str) -> Recipe:
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(str(p) for p in e['loc']) or 'recipe'}: {e['msg']}" for e in error.errors()[:5])
         raise RecipeError(f"Expected a valid recipe in {where}, got: {faults}; correct these fields.") from error
+
+
+def _noise_problems(operator: OperatorSpec, noise: Noise) -> list[str]:
+    """Sentences for laws that depend on more than what an operator keeps in its data."""
+    found = []
+    for part in _with_parts(operator):
+        if isinstance(part, CTSpec) and isinstance(noise, LowDose) and part.window and part.window.intercept != 0:
+            found.append(
+                "Expected a CT window that begins at -1000 HU for low-dose noise, which counts photons through the "
+                f"whole attenuation, got {part.window.low:g} HU; set low to -1000 or choose Gaussian noise."
+            )
+        if Need.GAUSSIAN in noise.offers:
+            continue
+        if isinstance(part, StackedSpec) and len({*(part.weights or ()), 1.0}) > 1:
+            found.append(
+                f"Expected Gaussian noise for weighted stacked data, whose numbers are no longer those of the law, "
+                f"got {noise.title}; leave out the weights or choose Gaussian noise."
+            )
+        if isinstance(part, HazeSpec):
+            found.append(
+                f"Expected Gaussian noise for haze, whose airlight is taken away from the data, got {noise.title}; "
+                "choose Gaussian noise."
+            )
+    return found
+
+
+def _with_parts(operator: OperatorSpec) -> Iterator[OperatorSpec]:
+    yield operator
+    parts = operator.steps if isinstance(operator, ComposedSpec) else ()
+    for part in operator.parts if isinstance(operator, StackedSpec) else parts:
+        yield from _with_parts(part)
 
 
 def _needs(method: type[Spec]) -> frozenset[Need]:

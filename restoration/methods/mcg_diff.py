@@ -1,5 +1,6 @@
 """MCG-diff: particles that walk down the noise levels and meet each datum at the level of its own noise."""
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
@@ -30,8 +31,9 @@ class MCGDiff(Method):
     particles are resampled first (systematically) and moved then.
 
     Each sample is one particle, drawn by its weight from a swarm of `particles` that belongs to its seed alone. Right
-    in the limit of many particles for the chain of ancestral steps, and that for many levels; what K particles can do shrinks quickly with the
-    number of data. `Step.effective` has the effective number of particles, the honest sign of it.
+    in the limit of many particles and levels (ancestral steps are narrow at first order); what K particles can do
+    shrinks quickly with the number of data. `Step.effective` has the effective number of particles, the honest sign of
+    it.
 
     Source: Cardoso et al. 2024, Algorithms 1 and 2 (arXiv:2308.07983).
     Deviations: a datum is used at the first level with sigma² <= (1 - kappa) tau², with the rest of its noise, in place
@@ -128,8 +130,9 @@ class _Data:
         guided, spread = self._potential(level)
         gain = guided * variance / (variance + spread)
         c = gain * (self._data(mean) - self.operator.to_spectrum(mean))
-        c = c + ((1 - gain).sqrt() - 1) * variance**0.5 * self.operator.to_spectrum(noise)
-        return mean + variance**0.5 * noise + self.operator.from_spectrum(c)
+        std = math.sqrt(variance)
+        c = c + ((1 - gain).sqrt() - 1) * std * self.operator.to_spectrum(noise)
+        return mean + std * noise + self.operator.from_spectrum(c)
 
     def _data(self, particles: Tensor) -> Tensor:
         return self.ybar if len(self.ybar) == 1 else self.ybar.repeat_interleave(len(particles) // len(self.ybar), 0)

@@ -131,7 +131,7 @@ def test_kernel_file(tmp_path: Path) -> None:
     kernel = np.random.default_rng(0).random((5, 7))
     np.save(tmp_path / "k.npy", kernel)
     built = KernelFile(file=DataRef(path="k.npy")).build(tmp_path)
-    assert np.allclose(built.numpy(), kernel / kernel.sum())
+    assert np.allclose(built.numpy(), (kernel / kernel.sum())[::-1, ::-1])
     cv2.imwrite(str(tmp_path / "k.png"), (kernel * 255).astype(np.uint8))
     assert float(KernelFile(file=DataRef(path="k.png")).build(tmp_path).sum()) == pytest.approx(1)
     np.save(tmp_path / "flat.npy", kernel - kernel.mean())

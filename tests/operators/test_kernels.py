@@ -1,5 +1,6 @@
 """Kernels against their formulas, their moments and independent code."""
 
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from scipy.ndimage import correlate, shift
 from scipy.special import j1
 
-from operators import BlurSpec, DataRef, kinds
+from operators import BlurSpec, DataRef, kinds, make_blur
 from operators.errors import ReadError, ShapeError
 from operators.kernels import (
     AiryKernel,
@@ -201,13 +202,34 @@ def test_tilt_moves_the_image() -> None:
 def test_kernel_files(tmp_path: Path) -> None:
     np.save(tmp_path / "k.npy", np.array([[0.0, 2.0], [1.0, 1.0], [0.0, 0.0]]))
     kernel = KernelFile(file=DataRef(path="k.npy")).build(tmp_path)
-    assert torch.equal(kernel, torch.tensor([[0, 0.5], [0.25, 0.25], [0, 0]], dtype=torch.float64))
+    # turned about the point at row 1, column 1
+    assert torch.equal(kernel, torch.tensor([[0, 0, 0], [0, 0.25, 0.25], [0, 0.5, 0]], dtype=torch.float64))
     np.save(tmp_path / "dark.npy", np.zeros((3, 3)))
     with pytest.raises(ReadError, match="positive sum"):
         KernelFile(file=DataRef(path="dark.npy")).build(tmp_path)
     np.save(tmp_path / "cube.npy", np.ones((3, 3, 3)))
     with pytest.raises(ReadError, match="one plane"):
         KernelFile(file=DataRef(path="cube.npy")).build(tmp_path)
+
+
+@given(height=st.integers(1, 6), width=st.integers(1, 6))
+def test_a_point_looks_like_the_file(height: int, width: int) -> None:
+    picture = np.random.default_rng(height * 10 + width).random((height, width))
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "psf.npy", picture)
+        kernel = KernelFile(file=DataRef(path="psf.npy")).build(Path(folder))
+    point = torch.zeros(1, 1, 15, 17, dtype=torch.float64)
+    point[..., 7, 8] = 1
+    seen = make_blur(kernel, (1, 15, 17), "zero").double()(point)[0, 0]
+    expected = np.zeros((15, 17))
+    top, left = 7 - height // 2, 8 - width // 2
+    expected[top : top + height, left : left + width] = picture / picture.sum()
+    assert np.allclose(seen.numpy(), expected, atol=1e-7)
+
+
+def test_a_cut_gaussian_is_cut_and_not_folded() -> None:
+    kernel = gaussian_kernel(9, 10.0)
+    assert float(kernel[0, 0] / kernel[4, 4]) == pytest.approx(np.exp(-32 / 200), rel=1e-6)
 
 
 def test_functions_refuse_bad_parameters() -> None:

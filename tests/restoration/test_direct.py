@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from operators import Gaussian, Inpainting, Likelihood, Rng
+from operators import DefectsSpec, Gaussian, Inpainting, Likelihood, Rng
 from operators.masks import random_mask
+from restoration.assets import AssetStore
 from restoration.methods.direct import OpenCVInpaint
+from restoration.pipeline import Pipeline
+from restoration.recipe import Recipe
 
 
 @pytest.mark.parametrize("algorithm", ["telea", "ns"])
@@ -36,3 +39,19 @@ def test_colours_are_filled_as_opencv_fills_a_colour_picture() -> None:
     picture = (levels[0] * mask).permute(1, 2, 0).numpy().astype(np.uint8)
     expected = cv2.inpaint(picture, (~mask).numpy().astype(np.uint8), 3, cv2.INPAINT_TELEA)
     assert np.allclose(step.x0[0].permute(1, 2, 0).numpy() * 255, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("algorithm", ["telea", "ns"])
+def test_defective_pixels_are_filled_as_holes_are(algorithm: str) -> None:
+    spec = DefectsSpec(dead=0.05, hot=0.1, columns=1)
+    method = {"kind": "opencv-inpaint", "algorithm": algorithm}
+    recipe = Recipe.model_validate({"operator": spec, "method": method, "model": {"kind": "none"}})
+    assert recipe.problems(AssetStore()) == []
+    pipeline = Pipeline.load(recipe)
+    measurement = pipeline.simulate(Rng([0]).rand((3, 20, 24))[0])
+    found = pipeline.run(measurement).samples
+    # hot pixels are white in the picture; what stands in a hole must not count
+    held = measurement.likelihood
+    plain = Inpainting(spec.build((3, 20, 24)).mask, (3, 20, 24))
+    (step,) = recipe.method.run(None, Likelihood(plain, held.noise, held.y), Rng([0]))
+    assert torch.equal(found, step.x0)

@@ -203,6 +203,34 @@ def test_problems_come_all_at_once() -> None:
     assert "different seeds" in problems
 
 
+@pytest.mark.parametrize("within", [None, "composed", "stacked"])
+@pytest.mark.parametrize(
+    ("operator", "noise", "words"),
+    [
+        ({"kind": "ct", "window": {"low": -160, "high": 240}}, {"kind": "low-dose"}, "-1000 HU"),
+        ({"kind": "ct", "window": {"low": -160, "high": 240}}, {"kind": "gaussian"}, ""),
+        ({"kind": "ct"}, {"kind": "low-dose"}, ""),
+        ({"kind": "ct", "window": None}, {"kind": "low-dose"}, ""),
+        ({"kind": "haze"}, {"kind": "poisson"}, "airlight"),
+        ({"kind": "haze"}, {"kind": "gaussian"}, ""),
+        ({"kind": "stacked", "weights": [1, 2]}, {"kind": "poisson"}, "weighted stacked data"),
+        ({"kind": "stacked", "weights": [2, 2]}, {"kind": "poisson"}, "weighted stacked data"),
+        ({"kind": "stacked", "weights": [1, 2]}, {"kind": "gaussian"}, ""),
+        ({"kind": "stacked", "weights": [1, 1]}, {"kind": "poisson"}, ""),
+        ({"kind": "stacked"}, {"kind": "poisson"}, ""),
+    ],
+)
+def test_noise_that_does_not_fit_the_data_is_refused(
+    within: str | None, operator: dict[str, object], noise: dict[str, object], words: str
+) -> None:
+    if within is not None:
+        operator = {"kind": within, "steps" if within == "composed" else "parts": [operator]}
+    values = {"operator": operator, "noise": noise, "method": {"kind": "dps"}}
+    problems = Recipe.model_validate(values).problems(AssetStore())
+    assert len(problems) == bool(words)
+    assert words in " ".join(problems)
+
+
 def test_an_unknown_prior_is_a_problem() -> None:
     recipe = Recipe.model_validate({"operator": {"kind": "identity"}, "model": {"kind": "trained", "name": "cats"}})
     assert any("'photo'" in p and "cats" in p for p in recipe.problems(AssetStore()))

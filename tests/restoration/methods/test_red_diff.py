@@ -59,5 +59,5 @@ def test_it_optimises_and_does_not_sample() -> None:
 
 def test_sums_weigh_the_data_by_their_number() -> None:
     w = world("inpainting")
-    means, sums = (REDDiff(schedule=FINE, balance=b, data_weight=v) for b, v in (("means", 1.0), ("sums", 2.0)))  # type: ignore[arg-type]
+    means, sums = (REDDiff(schedule=FINE, balance=b, data_weight=v) for b, v in (("means", 1.0), ("sums", 2.0)))
     assert torch.allclose(last(means, w, [0]), last(sums, w, [0]), atol=1e-9)  # 16 pixels, 8 data
