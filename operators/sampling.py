@@ -62,7 +62,8 @@ def equispaced_fraction_columns(width: int, acceleration: float, centre: int, se
     Raises:
         ShapeError: the centre alone is more than may be measured.
 
-    Source: fastMRI, "equispaced_fraction" masks. Deviations: the first column comes from `seed`.
+    Source: fastMRI, "equispaced_fraction" masks. Deviations: the first column comes from `seed`; the last column may be
+    measured, which the original leaves out.
     """
     _check_room(width, acceleration, centre)
     spacing = acceleration * (width - centre) / max(width - centre * acceleration, 1e-9)
@@ -183,7 +184,7 @@ def _central(size: int, count: int) -> _Plane:
 def _comb(width: int, spacing: float, seed: int) -> _Plane:
     first = int(_generator(seed).integers(0, min(max(1, round(spacing)), width)))
     columns = np.zeros(width, bool)
-    columns[np.rint(np.arange(first, width - 1, spacing)).astype(int)] = True
+    columns[np.rint(np.arange(first, width - 0.5, spacing)).astype(int)] = True
     return columns
 
 
