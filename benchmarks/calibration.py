@@ -25,8 +25,12 @@ from restoration.methods.diffpir import DiffPIR
 from restoration.methods.dps import DPS, LikelihoodGuidance, NormGuidance, ZetaGuidance
 from restoration.methods.lgd import LGD, LogMeanExp
 from restoration.methods.mcg import MCG
+from restoration.methods.mcg_diff import MCGDiff
 from restoration.methods.moment_matching import MomentMatching
 from restoration.methods.pigdm import PiGDM
+from restoration.methods.pnp_dm import PnPDM
+from restoration.methods.red_diff import REDDiff
+from restoration.methods.sitcom import SITCOM
 from restoration.prior import Prior
 from restoration.schedule import Karras
 from tests.oracle import Conjugate, Mixture
@@ -60,6 +64,11 @@ METHODS: dict[str, Method] = {
     "MCG (default)": MCG(),
     "DiffPIR (default)": DiffPIR(),
     "DiffPIR, 100 levels, zeta 0.3": DiffPIR(schedule=FINE, zeta=0.3),
+    "PnP-DM (default)": PnPDM(),
+    "PnP-DM, 60 + 60 rounds down to 0.03": PnPDM(schedule=Karras(steps=60, sigma_max=1.5, sigma_min=0.03), hold=60),
+    "RED-diff (default)": REDDiff(),
+    "SITCOM (default)": SITCOM(),
+    "MCG-diff, 16 particles": MCGDiff(particles=16),
 }
 
 

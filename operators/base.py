@@ -240,13 +240,14 @@ class LinearOperator(Operator):
         """
         self.check_image(z)
         self._check_held(z, y)
-        if isinstance(rho, Tensor):
-            if rho.shape not in ((), (1,), (z.shape[0],)):
-                raise ShapeError(f"Expected rho as a number or as ({z.shape[0]},), got {tuple(rho.shape)}; reshape it.")
-            rho = rho.to(z.device, z.real.dtype if z.is_complex() else z.dtype)
-        positive = ((rho > 0) & rho.isfinite()).all() if isinstance(rho, Tensor) else 0 < rho < inf
-        if not bool(positive):
-            raise ShapeError(f"Expected a finite rho > 0, got {rho}; use pinv for a fit without a centre.")
+        if isinstance(rho, Tensor) and rho.shape not in ((), (1,), (z.shape[0],)):
+            raise ShapeError(f"Expected rho as a number or as ({z.shape[0]},), got {tuple(rho.shape)}; reshape it.")
+        # in the precision of the image: what is lost in it would divide by zero
+        dtype = z.real.dtype if z.is_complex() else z.dtype
+        rounded = rho.to(z.device, dtype) if isinstance(rho, Tensor) else torch.tensor(rho, dtype=dtype)
+        if not bool(((rounded > 0) & rounded.isfinite()).all()):
+            raise ShapeError(f"Expected a finite rho > 0 in {dtype}, got {rho}; use pinv for a fit without a centre.")
+        rho = rounded if isinstance(rho, Tensor) else rho
         return self._prox(z, y, rho, tol, max_iter)
 
     def norm_squared(self, iterations: int = 30) -> float:
@@ -514,7 +515,9 @@ class Stacked(LinearOperator):
         return [block / w for w, block in zip(self.weights, self._blocks(y), strict=True)]
 
     def data_as_image(self, y: Tensor) -> Tensor:
-        """The parts' pictures side by side, weighted, black elsewhere; the plain data if a part's is no picture.
+        """Pictures of the parts' own data, unweighted and side by side, black elsewhere.
+
+        The plain data of the stack if a part's data are no picture.
 
         A picture of one channel beside others of several is repeated over theirs.
         """
@@ -522,13 +525,13 @@ class Stacked(LinearOperator):
         if not (frames := self._frames()):
             return y
         deep, tall = max(frame[0] for frame in frames), max(frame[1] for frame in frames)
-        pictures = [part.data_as_image(block) for part, block in zip(self._parts, self._blocks(y), strict=True)]
+        pictures = [part.data_as_image(block) for part, block in zip(self._parts, self.split(y), strict=True)]
         # one channel beside several is grey, not the first colour
         pictures = [p.expand(-1, deep, -1, -1) if p.shape[-3] == 1 else p for p in pictures]
         return torch.cat([pad(p, (0, 0, 0, tall - p.shape[-2], 0, deep - p.shape[-3])) for p in pictures], -1)
 
     def data_from_image(self, picture: Tensor) -> Tensor:
-        """The data from such a picture; see `data_as_image`."""
+        """The data from such a picture, weighted as `join` does; see `data_as_image`."""
         if not (frames := self._frames()):
             return super().data_from_image(picture)
         widths = [frame[2] for frame in frames]
@@ -536,7 +539,7 @@ class Stacked(LinearOperator):
         if picture.shape[1:] != shape:
             raise ShapeError(_mismatch("Stacked picture", shape, self.out_complex, picture))
         panels = zip(self._parts, picture.split(widths, -1), frames, strict=True)
-        return torch.cat([p.data_from_image(panel[:, :c, :h]).flatten(1) for p, panel, (c, h, _) in panels], 1)
+        return self.join([part.data_from_image(panel[:, :c, :h]) for part, panel, (c, h, _) in panels])
 
     @property
     def _parts(self) -> list[LinearOperator]:
@@ -582,6 +585,11 @@ class OperatorSpec(Spec, ABC):
     def offers(self) -> frozenset[Need]:
         """What the operator will offer, known without building it."""
 
+    @property
+    def in_complex(self) -> bool:
+        """Whether the operator will be one on complex images, known without building it."""
+        return False
+
     @abstractmethod
     def build(self, in_shape: Shape, base: Path = Path()) -> Operator:
         """The operator for images of `in_shape` (without batch); masks and kernels are drawn or read here.
@@ -617,6 +625,18 @@ def check_image_shape(shape: Shape) -> Shape:
     if len(shape) < 2 or prod(shape) == 0 or min(shape) < 0:
         raise ShapeError(f"Expected an image shape such as (3, 256, 256), got {tuple(shape)}; give a non-empty image.")
     return tuple(int(n) for n in shape)
+
+
+MAX_SIDE = 16_384
+"""Largest side of an image for operators that hold a dense square matrix for it: 1 GiB in single precision."""
+
+
+def check_side(name: str, height: int, width: int, advice: str) -> None:
+    """Raise ShapeError for an image with a side above `MAX_SIDE`; `advice` says what to choose instead."""
+    if max(height, width) > MAX_SIDE:
+        raise ShapeError(
+            f"{name} expected sides of at most {MAX_SIDE} pixels, got {height}x{width}; crop the image or {advice}."
+        )
 
 
 def _like(constant: Tensor, c: Tensor) -> Tensor:

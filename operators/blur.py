@@ -13,7 +13,7 @@ from pydantic import Field
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from operators.base import LinearOperator, OperatorSpec, Shape, SpectralOperator, check_image_shape
+from operators.base import LinearOperator, OperatorSpec, Shape, SpectralOperator, check_image_shape, check_side
 from operators.errors import ShapeError
 from operators.kernels import AnyKernel, GaussianKernel
 from operators.solve import cg, per_sample
@@ -74,7 +74,7 @@ class CircularBlur(SpectralOperator):
         super().__init__(in_shape, in_shape)
         transfer = transfer_function(kernel, _centre(kernel), *in_shape[-2:])
         self.register_buffer("_transfer", _as_real(transfer))
-        self.register_buffer("_power", self._transfer.square().sum(-1), persistent=False)
+        self.register_buffer("_power", self._transfer.square().sum(-1))
 
     @property
     def transfer(self) -> Tensor:
@@ -182,7 +182,8 @@ class MirrorBlur(_ContinuedBlur):
         in_shape: (..., H, W), without batch.
 
     Raises:
-        ShapeError: the kernel is not a plane of numbers, or reaches further than the mirror image.
+        ShapeError: the kernel is not a plane of numbers or reaches further than the mirror image, or a side is above
+            `MAX_SIDE`.
     """
 
     _row_cosines: Tensor
@@ -191,9 +192,10 @@ class MirrorBlur(_ContinuedBlur):
 
     def __init__(self, kernel: Tensor, in_shape: Shape) -> None:
         in_shape = check_image_shape(in_shape)
+        height, width = in_shape[-2:]
+        check_side("Blur with mirrored borders", height, width, "choose the boundary circular or replicate")
         _check_kernel(kernel)
         kernel, before, after = _trimmed(kernel)
-        height, width = in_shape[-2:]
         reach = (max(before[0], after[0]), max(before[1], after[1]))
         if reach[0] >= height or reach[1] >= width:
             raise ShapeError(
@@ -256,7 +258,7 @@ class ZeroBlur(LinearOperator):
         in_shape: (..., H, W), without batch.
 
     Raises:
-        ShapeError: the kernel is not a plane of numbers.
+        ShapeError: the kernel is not a plane of numbers, or a side is above `MAX_SIDE`.
     """
 
     _transfer: Tensor
@@ -266,10 +268,11 @@ class ZeroBlur(LinearOperator):
 
     def __init__(self, kernel: Tensor, in_shape: Shape) -> None:
         in_shape = check_image_shape(in_shape)
+        height, width = in_shape[-2:]
+        check_side("Blur with black borders", height, width, "choose the boundary circular or replicate")
         _check_kernel(kernel)
         super().__init__(in_shape, in_shape)
         kernel, before, _ = _trimmed(kernel)
-        height, width = in_shape[-2:]
         self._grid = (_period(height, kernel.shape[0]), _period(width, kernel.shape[1]))
         self.register_buffer("_transfer", _as_real(transfer_function(kernel, before, *self._grid)))
         across, along = (torch.arange(size, dtype=torch.float64) * torch.pi / size for size in (height, width))
@@ -501,7 +504,7 @@ class BlurSpec(OperatorSpec):
 
     title: ClassVar[str] = "Blur"
     kind: Literal["blur"] = "blur"
-    kernel: Annotated[AnyKernel, Field(description="The image of a single point.")] = GaussianKernel()
+    kernel: Annotated[AnyKernel, Field(description="How a point is spread.")] = GaussianKernel()
     boundary: Annotated[
         Boundary,
         Field(

@@ -11,6 +11,7 @@ from operators.base import LinearOperator, Operator, OperatorSpec, Pullback, Sha
 from operators.blur import BlurSpec
 from operators.downsample import DownsampleSpec
 from operators.errors import ShapeError
+from operators.gain import HazeSpec
 from operators.inpainting import InpaintingSpec
 from operators.spec import Need, Ui
 
@@ -99,6 +100,16 @@ class ComposedSpec(OperatorSpec):
         Field(min_length=1, max_length=8, description="Measurements, applied first to last."),
     ] = (BlurSpec(boundary="circular"), DownsampleSpec(factor=2))
 
+    @model_validator(mode="after")
+    def _check_haze(self) -> "ComposedSpec":
+        # what shines is no part of the data, and only the last step knows how to take it from a picture of them
+        if any(_shines(step) for step in self.steps[:-1]):
+            raise ValueError(
+                "Expected haze as the last step, got a step after it, which would take its airlight for data; "
+                "put the haze last or set its airlight to 0."
+            )
+        return self
+
     @property
     def offers(self) -> frozenset[Need]:
         """What a single step offers; else what every linear operator does, or gradients if each step has them."""
@@ -106,6 +117,11 @@ class ComposedSpec(OperatorSpec):
         if len(offers) == 1:
             return offers[0]
         return LinearOperator.offers if all(Need.LINEAR in offer for offer in offers) else _chain_offers(offers)
+
+    @property
+    def in_complex(self) -> bool:
+        """Whether the first step takes complex images."""
+        return self.steps[0].in_complex
 
     def build(self, in_shape: Shape, base: Path = Path()) -> Operator:
         """The operator, each step built for the data of the one before it; see `OperatorSpec.build`."""
@@ -140,6 +156,13 @@ class ComposedSpec(OperatorSpec):
             ShapeError: nothing would be left, or a step takes only part of the data of the one before.
         """
         return _usable(self.steps, image_shape)
+
+
+def _shines(spec: OperatorSpec) -> bool:
+    """Whether pictures of the data have haze's own light in them."""
+    if isinstance(spec, ComposedSpec):
+        return _shines(spec.steps[-1])
+    return isinstance(spec, HazeSpec) and spec.airlight > 0
 
 
 def _usable(steps: tuple[OperatorSpec, ...], image_shape: Shape) -> Shape:
@@ -192,6 +215,11 @@ class StackedSpec(OperatorSpec):
     def offers(self) -> frozenset[Need]:
         """What every linear operator offers."""
         return Stacked.offers
+
+    @property
+    def in_complex(self) -> bool:
+        """Whether a part takes complex images; if one does, all must."""
+        return any(part.in_complex for part in self.parts)
 
     def build(self, in_shape: Shape, base: Path = Path()) -> Stacked:
         """The operator; see `OperatorSpec.build`."""

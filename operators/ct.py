@@ -4,7 +4,6 @@ from math import hypot
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -41,8 +40,9 @@ class CT(LinearOperator):
     wider than a pixel are not averaged over their width; `strip` is (see `StripTracer`; needs ASTRA).
 
     With a window, image values stand for Hounsfield units and attenuation is slope · x + intercept. The operator is the
-    linear part; what the intercept adds to every line integral is `background`, to be subtracted from measured line
-    integrals once (`data_from_sinogram`). It is zero for windows that begin at −1000 HU.
+    linear part; what the intercept adds to every line integral is `background`, which `data_from_image` subtracts from
+    measured line integrals and `data_as_image` adds. It is zero for windows that begin at −1000 HU. For any other,
+    noise that depends on the whole attenuation (`LowDose`) cannot be drawn from the data, and recipes refuse it.
 
     Shapes: x (B, ..., H, W) → (B, ..., views, detectors).   Units: x is attenuation per unit of `pixel`, or image
     values if a window is given; y has no unit and is −ln of the transmitted fraction.
@@ -92,31 +92,34 @@ class CT(LinearOperator):
             tracer = LineTracer(*scan.lines(), (height, width), pixel, self._slope)
         self.projector = Projector(tracer, stored_bytes)
 
-    @property
-    def background(self) -> Tensor:
-        """Line integrals of the image value 0, (views, detectors); zero without a window."""
-        ratio = 0.0 if self.window is None else self.window.intercept / self.window.slope
-        buffer = next(self.buffers(), torch.zeros((), dtype=torch.get_default_dtype()))
-        ones = torch.full((1, self.projector.tracer.pixels), ratio, device=buffer.device)
-        return self.projector.project(ones).reshape(self.out_shape[-2:])
+    def background(self, like: Tensor) -> Tensor:
+        """Line integrals of the image value 0, in the precision of data `like`; zero without a window.
 
-    def data_from_sinogram(self, sinogram: Tensor) -> Tensor:
+        Shapes: → (views, detectors).
+        """
+        ratio = 0.0 if self.window is None else self.window.intercept / self.window.slope
+        if ratio == 0:
+            return like.new_zeros(self.out_shape[-2:])
+        image = like.new_full((1, self.projector.tracer.pixels), ratio)
+        return self.projector.project(image).reshape(self.out_shape[-2:])
+
+    def data_from_image(self, picture: Tensor) -> Tensor:
         """The operator's data, from measured line integrals of attenuation above air.   Shapes: data → data.
 
         Raises:
             ShapeError: wrong shape.
         """
-        self.check_data(sinogram)
-        return sinogram - self.background.to(sinogram)
+        self.check_data(picture)
+        return picture - self.background(picture)
 
-    def sinogram(self, y: Tensor) -> Tensor:
-        """Line integrals of attenuation above air; undoes `data_from_sinogram`.   Shapes: data → data.
+    def data_as_image(self, y: Tensor) -> Tensor:
+        """Line integrals of attenuation above air; undoes `data_from_image`.   Shapes: data → data.
 
         Raises:
             ShapeError: wrong shape.
         """
         self.check_data(y)
-        return y + self.background.to(y)
+        return y + self.background(y)
 
     def _forward(self, x: Tensor) -> Tensor:
         return self.projector.project(x.reshape(-1, self.projector.tracer.pixels)).reshape(-1, *self.out_shape)

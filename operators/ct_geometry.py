@@ -12,9 +12,12 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from operators.errors import ShapeError
+from operators.files import MAX_PIXELS
 from operators.spec import Spec, Ui
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
+
+_COUNTLESS = 1e18  # columns that no scan has; infinity is no whole number to refuse
 
 Degrees = Annotated[float, Field(ge=-3600, le=3600)]
 
@@ -134,7 +137,7 @@ class Scan:
         center: column, not necessarily whole, onto which the rotation axis projects.
 
     Raises:
-        ShapeError: no views or columns, or lengths that are not positive and finite.
+        ShapeError: no views or columns, more than `MAX_PIXELS` rays, or lengths that are not positive and finite.
     """
 
     angles: tuple[float, ...]
@@ -148,6 +151,11 @@ class Scan:
             raise ShapeError(f"CT expected at least one view angle, all finite, got {self.angles}; list the angles.")
         if self.detectors < 1:
             raise ShapeError(f"CT expected at least one detector column, got {self.detectors}; give their number.")
+        if len(self.angles) * self.detectors > MAX_PIXELS:
+            raise ShapeError(
+                f"CT expected at most {MAX_PIXELS / 1e6:g} million rays, got {len(self.angles)} views of "
+                f"{self.detectors:.6g} columns; give fewer views, fewer columns or a wider spacing."
+            )
         if not 0 < self.spacing < np.inf:
             raise ShapeError(f"CT expected a column spacing > 0, got {self.spacing}; give the width of a column.")
         if not np.isfinite(self.center):
@@ -204,10 +212,10 @@ def default_detectors(beam: ParallelBeam | FanBeam, height: int, width: int, pix
     """
     radius = hypot(height, width) * pixel / 2
     if isinstance(beam, ParallelBeam):
-        return ceil(2 * radius / spacing - 1e-9)
+        return ceil(min(2 * radius / spacing - 1e-9, _COUNTLESS))
     check_source(beam.source_origin, radius)
     widest, reach = asin(radius / beam.source_origin), beam.source_origin + beam.origin_detector
-    return ceil(2 * reach * (tan(widest) if beam.detector == "flat" else widest) / spacing - 1e-9)
+    return ceil(min(2 * reach * (tan(widest) if beam.detector == "flat" else widest) / spacing - 1e-9, _COUNTLESS))
 
 
 def check_source(source_origin: float, radius: float) -> None:

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from operators.base import OperatorSpec, OrthonormalOperator, Shape, check_image_shape
+from operators.base import OperatorSpec, Shape, check_image_shape
 from operators.errors import ShapeError
 from operators.inpainting import Inpainting
 from operators.spec import Need
@@ -37,7 +37,7 @@ def defects(height: int, width: int, dead: float, hot: float, columns: int, seed
     return torch.from_numpy(dead_mask), torch.from_numpy(hot_mask & ~dead_mask)
 
 
-class DefectivePixels(OrthonormalOperator):
+class DefectivePixels(Inpainting):
     """Inpainting of dead and hot pixels: data are the good pixels; a picture of them shows dead ones black, hot white.
 
     Shapes: x (B, ..., H, W) → (B, ..., n_good).
@@ -51,43 +51,15 @@ class DefectivePixels(OrthonormalOperator):
         ShapeError: the masks have another size than the image, or leave no pixel.
     """
 
-    offers: ClassVar[frozenset[Need]] = Inpainting.offers
-
     hot: Tensor
 
     def __init__(self, dead: Tensor, hot: Tensor, in_shape: Shape) -> None:
-        good = Inpainting(~(dead | hot), in_shape)
-        super().__init__(good.in_shape, good.out_shape)
-        self.good = good
+        super().__init__(~(dead | hot), in_shape)
         self.register_buffer("hot", hot.clone())
-
-    @property
-    def mask(self) -> Tensor:
-        """Where pixels are good, (H, W) bool."""
-        return self.good.mask
-
-    def to_spectrum(self, x: Tensor) -> Tensor:
-        """The good pixels of x.   Shapes: (B, ..., H, W) → (B, ..., n_good)."""
-        return self.good.to_spectrum(x)
-
-    def from_spectrum(self, c: Tensor) -> Tensor:
-        """Pixels put in place, zero elsewhere.   Shapes: (B, ..., n_good) → (B, ..., H, W)."""
-        return self.good.from_spectrum(c)
-
-    def data_from_image(self, picture: Tensor) -> Tensor:
-        """The good pixels of a picture, whatever the others show.   Shapes: (B, ..., H, W) → data."""
-        return self.good.data_from_image(picture)
 
     def data_as_image(self, y: Tensor) -> Tensor:
         """The good pixels in place, dead ones black, hot ones white.   Shapes: data → (B, ..., H, W)."""
-        picture = self.good.data_as_image(y)
-        return picture + self.hot.to(picture.dtype)
-
-    def _normal(self, x: Tensor) -> Tensor:
-        return self.good._normal(x)
-
-    def _guess(self, y: Tensor) -> Tensor:
-        return self.good._guess(y)
+        return super().data_as_image(y) + self.hot.to(y.dtype)
 
 
 class DefectsSpec(OperatorSpec):

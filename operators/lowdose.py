@@ -1,10 +1,10 @@
 """The noise of X-ray transmission measurements: few photons, read with electronic noise, and then the logarithm."""
 
 from math import log
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from operators.noise import RINGING, Noise
@@ -15,11 +15,12 @@ from operators.spec import Ui
 class LowDose(Noise):
     """Transmission: N = Poisson(photons · exp(−clean)) + electronic · n counts, y = −ln(max(N, floor) / photons).
 
-    Clean data are line integrals of attenuation, without a unit; `photons` arrive where they are zero, that is through
-    an image of zeros. The logarithm makes the noise of y strongly unequal between rays: its variance is about
-    (exp(y) + electronic² exp(2 y) / photons) / photons, the inverse of which is the weight of a ray in least squares
-    (`data_variance`). Where fewer counts than `floor` are left a ray is starved: its y is a lower bound and no more
-    (`starved`).
+    Clean data are line integrals of the whole attenuation, without a unit; `photons` arrive where they are zero, that
+    is through an image of zeros. `CT` with a window that does not begin at −1000 HU leaves a background out of its
+    data; recipes refuse that pair. The logarithm makes the noise of y strongly unequal between rays: its variance is
+    about (exp(y) + electronic² exp(2 y) / photons) / photons, the inverse of which is the weight of a ray in least
+    squares (`data_variance`). Where fewer counts than `floor` are left a ray is starved: its y is a lower bound and no
+    more (`starved`).
 
     `log_prob` is the law of the counts, not a Gaussian one of y. With electronic noise it is that of N + electronic² as
     Poisson counts of mean photons · exp(−clean) + electronic², which has the exact mean and variance; without, it is
@@ -45,6 +46,14 @@ class LowDose(Noise):
     floor: Annotated[
         float, Field(gt=0, le=100, description="Counts below this are raised to it."), Ui("counts", advanced=True)
     ] = 0.1
+
+    @model_validator(mode="after")
+    def _check_floor(self) -> Self:
+        if self.floor >= self.photons:
+            raise ValueError(
+                f"Expected a floor below the photons, {self.photons:g}, got {self.floor:g}; lower the floor."
+            )
+        return self
 
     def starved(self, y: Tensor) -> Tensor:
         """Share of rays that are at the floor.   Shapes: y (B, ...) → (B,).   Units: from 0 to 1."""

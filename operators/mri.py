@@ -427,6 +427,11 @@ class MRISpec(OperatorSpec):
         """What the operator for these coils offers; only that of a single coil has a spectrum."""
         return MRI.offers if isinstance(self.coils, SingleCoil) else MultiCoilMRI.offers
 
+    @property
+    def in_complex(self) -> bool:
+        """Whether images are complex."""
+        return self.image == "complex"
+
     def build(self, in_shape: Shape, base: Path = Path()) -> LinearOperator:
         """The operator on images (..., H, W); see `OperatorSpec.build`."""
         shape = check_image_shape(in_shape)

@@ -19,7 +19,7 @@ from torch import Tensor
 from operators.base import LinearOperator, OperatorSpec, Shape, check_image_shape
 from operators.coils import AnyCoils, SingleCoil
 from operators.errors import NeedError, ReadError, ShapeError
-from operators.files import read_array
+from operators.files import MAX_PIXELS, read_array
 from operators.mri import ImageKind, check_maps, combine
 from operators.solve import cg
 from operators.spec import DataRef, Need, Spec
@@ -37,8 +37,12 @@ def radial_trajectory(spokes: int, samples: int) -> Tensor:
 
     Shapes: → (spokes · samples, 2) float64, cycles per pixel; sample `samples // 2` of each spoke is the centre.
 
+    Raises:
+        ShapeError: above half of `MAX_PIXELS` samples in all.
+
     Source: Winkelmann et al. 2007. Deviations: none.
     """
+    _check_count(spokes * samples)
     along = (torch.arange(samples, dtype=torch.float64) - samples // 2) / samples
     angle = torch.arange(spokes, dtype=torch.float64) * _GOLDEN_ANGLE
     return (along[:, None] * torch.stack([angle.sin(), angle.cos()], -1)[:, None]).reshape(-1, 2)
@@ -54,8 +58,12 @@ def spiral_trajectory(interleaves: int, samples: int, turns: float) -> Tensor:
         samples: samples on each; they lie evenly along the curve, not in angle.
         turns: turns of each spiral around the centre.
 
+    Raises:
+        ShapeError: above half of `MAX_PIXELS` samples in all.
+
     Source: Meyer et al. 1992 for spirals of constant linear velocity. Deviations: no gradient limits.
     """
+    _check_count(interleaves * samples)
     # far out the curve is as long as its swept area, radius times angle: even spacing means radius ∝ √sample
     radius = 0.5 * torch.linspace(0, 1, samples, dtype=torch.float64).sqrt()
     angle = 2 * torch.pi * (2 * turns * radius + torch.arange(interleaves, dtype=torch.float64)[:, None] / interleaves)
@@ -81,8 +89,8 @@ class NonCartesianMRI(LinearOperator):
         transform: "direct" or "nufft".
 
     Raises:
-        ShapeError: the trajectory is no list of frequencies within ±½, the maps do not fit, or the direct transform
-            would need too much memory.
+        ShapeError: the trajectory is no list of frequencies within ±½, the maps do not fit, the image is above
+            `MAX_PIXELS`, or the direct transform would need too much memory.
         NeedError: "nufft" without FINUFFT.
 
     Source: Fessler & Sutton 2003 for the transform, Fessler et al. 2005 for the Toeplitz form, Barnett et al. 2019 for
@@ -105,8 +113,13 @@ class NonCartesianMRI(LinearOperator):
         transform: Transform = "direct",
     ) -> None:
         in_shape = check_image_shape(in_shape)
-        points = _check_trajectory(trajectory)
         size = (in_shape[-2], in_shape[-1])
+        if prod(size) > MAX_PIXELS:
+            raise ShapeError(
+                f"MRI off the grid expected an image of at most {MAX_PIXELS / 1e6:g} megapixels, got "
+                f"{size[0]}x{size[1]}; crop the image."
+            )
+        points = _check_trajectory(trajectory)
         if transform == "direct" and len(points) * sum(size) > _LARGEST:
             raise ShapeError(
                 f"Expected at most {_LARGEST // sum(size)} samples for the direct transform of {size[0]}x{size[1]} "
@@ -190,6 +203,15 @@ class NonCartesianMRI(LinearOperator):
 
     def _factors(self, like: Tensor) -> tuple[Tensor, Tensor]:
         return torch.view_as_complex(self._rows).to(like.dtype), torch.view_as_complex(self._columns).to(like.dtype)
+
+
+def _check_count(samples: int) -> None:
+    # two numbers each, and no more of them than may be read from a file
+    if 2 * samples > MAX_PIXELS:
+        raise ShapeError(
+            f"Expected a trajectory of at most {MAX_PIXELS / 2e6:g} million samples, got {samples / 1e6:g}; "
+            "choose fewer spokes, interleaves or samples, or crop the image."
+        )
 
 
 def _check_trajectory(trajectory: Tensor) -> Tensor:
@@ -358,6 +380,11 @@ class NonCartesianMRISpec(OperatorSpec):
     def offers(self) -> frozenset[Need]:
         """What `NonCartesianMRI` offers."""
         return NonCartesianMRI.offers
+
+    @property
+    def in_complex(self) -> bool:
+        """Whether images are complex."""
+        return self.image == "complex"
 
     def build(self, in_shape: Shape, base: Path = Path()) -> NonCartesianMRI:
         """The operator on images (..., H, W); see `OperatorSpec.build`."""

@@ -8,8 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from operators.base import OrthonormalOperator, Shape, check_image_shape
+from operators.base import OrthonormalOperator, Shape, check_image_shape, check_side
 from operators.errors import ShapeError
+from operators.files import MAX_PIXELS
 from operators.patterns import cosine_basis, hadamard, is_power_of_two, sequency_to_natural
 
 
@@ -22,7 +23,7 @@ class Blocks:
         side: of a square block, a divisor of H and W; None takes the image as one block.
 
     Raises:
-        ShapeError: the blocks do not fill the image.
+        ShapeError: the blocks do not fill the image, or one is above `MAX_PIXELS`.
     """
 
     in_shape: Shape
@@ -34,6 +35,11 @@ class Blocks:
             raise ShapeError(
                 f"Compressed sensing expected an image whose sides are multiples of the block's, {self.side}, "
                 f"got {height}x{width}; crop the image or choose another block size."
+            )
+        if self.pixels > MAX_PIXELS:
+            raise ShapeError(
+                f"Compressed sensing expected blocks of at most {MAX_PIXELS / 1e6:g} megapixels, got "
+                f"{self.height}x{self.width}; crop the image or choose smaller blocks."
             )
 
     @property
@@ -216,10 +222,18 @@ class PartialHadamard(PartialTransform):
 
 
 class PartialCosine(PartialTransform):
-    """Some coefficients of the cosine transform (DCT-II); `rows` are positions in the plane of frequencies."""
+    """Some coefficients of the cosine transform (DCT-II); `rows` are positions in the plane of frequencies.
+
+    Raises:
+        ShapeError: a side of the block is above `MAX_SIDE`.
+    """
 
     _down: Tensor
     _across: Tensor
+
+    @classmethod
+    def check_block(cls, height: int, width: int) -> None:
+        check_side("Cosine patterns", height, width, "choose blocks or Fourier patterns")
 
     def _prepare(self, rows: Tensor) -> None:
         # dense matrices: at 256 pixels as fast as a transform by FFT, and without its detours

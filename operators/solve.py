@@ -148,8 +148,12 @@ def least_squares(
 
     Source: Hestenes & Stiefel 1952, section 10; the form known as CGLS. Deviations: none.
     """
-    r = y
-    s = adjoint(y)
+    # in units in which y and its adjoint are about 1, so that squares of small ones do not vanish
+    unit = _largest(y)
+    r = y / per_sample(unit, y.ndim)
+    s = adjoint(r)
+    scale = _largest(s)
+    s = s / per_sample(scale, s.ndim)
     x = torch.zeros_like(s)
     p = s
     power = inner(s, s)
@@ -158,16 +162,22 @@ def least_squares(
     for _ in range(max_iter):
         if not bool(active.any()):
             break
-        q = forward(p)
+        q = forward(p) / per_sample(scale, y.ndim)
         curvature = inner(q, q)
         active = active & (curvature > 0)
         alpha = torch.where(active, power / curvature, torch.zeros_like(power))
         x = x + per_sample(alpha, p.ndim) * p
         r = r - per_sample(alpha, q.ndim) * q
-        s = adjoint(r)
+        s = adjoint(r) / per_sample(scale, p.ndim)
         power_next = inner(s, s)
         beta = torch.where(active, power_next / power, torch.zeros_like(power))
         p = s + per_sample(beta, p.ndim) * p
         power = power_next
         active = active & (power > goal)
-    return x
+    return x * per_sample(unit / scale, x.ndim)
+
+
+def _largest(a: Tensor) -> Tensor:
+    """Largest magnitude of each sample; 1 where there is none.   Shapes: (B, ...) → (B,) real."""
+    largest = a.flatten(1).abs().amax(1)
+    return torch.where(largest > 0, largest, torch.ones_like(largest))

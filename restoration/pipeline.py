@@ -105,19 +105,16 @@ class Pipeline:
 
     def observe(self, picture: Tensor) -> Measurement:
         """A picture of the measurement (C, h, w): the blurred, small or damaged photograph itself."""
-        picture, notes = self._colour(picture.to(self.device))
-        operator = self._operator(self.recipe.operator.image_shape(tuple(picture.shape)))
-        y = operator.data_from_image(picture[None])
+        coloured, notes = self._colour(picture.to(self.device))
+        operator = self._operator(self.recipe.operator.image_shape(tuple(coloured.shape)))
+        shown = _as_grey_as_data(coloured, operator)
+        y = operator.data_from_image(shown[None])
+        if shown.shape == picture.shape:  # grey data are no grey picture of something in colour
+            notes = []
         return Measurement(Likelihood(operator, self.recipe.noise, y), None, tuple(notes))
 
     def _operator(self, shape: Shape) -> Operator:
-        operator = self.recipe.operator.build(shape, self.base).to(self.device)
-        if operator.in_complex:
-            raise NeedError(
-                f"Expected an operator on real images, got complex ones from {self.recipe.operator.kind}; "
-                'say "image": "real" in the recipe.'
-            )
-        return operator
+        return self.recipe.operator.build(shape, self.base).to(self.device)
 
     def _colour(self, picture: Tensor) -> tuple[Tensor, list[str]]:
         wanted = 3 if self.denoiser is None else self.denoiser.shape[0]
@@ -231,6 +228,15 @@ def _finite(x: Tensor) -> bool:
     # One sum is much cheaper than a look at every number.
     parts = torch.view_as_real(x) if x.is_complex() else x
     return math.isfinite(float(parts.sum(dtype=torch.float64)))
+
+
+def _as_grey_as_data(picture: Tensor, operator: Operator) -> Tensor:
+    """A picture of equal channels with as many of them as pictures of the operator's data have; others as they are."""
+    dtype = torch.promote_types(picture.dtype, torch.complex32) if operator.out_complex else picture.dtype
+    data = operator.data_as_image(torch.zeros(1, *operator.out_shape, dtype=dtype, device=picture.device))
+    if data.ndim != 4 or data.shape[1] == picture.shape[0] or not torch.equal(picture, picture[:1].expand_as(picture)):
+        return picture
+    return picture[:1].expand(data.shape[1], -1, -1)
 
 
 def with_seeds(recipe: Recipe, seeds: tuple[int, ...]) -> Recipe:

@@ -153,13 +153,18 @@ class Recipe(Spec):
         return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
 
     def problems(self, store: AssetStore) -> list[str]:
-        """All that is wrong, found before any weight is loaded: assets, needs, levels, noise that does not fit, seeds."""
+        """All that is wrong, found before any weight is loaded: assets, needs, levels, unfit noise, seeds."""
         found = []
         try:
             if (trained := self.model.sigma_range(store)) is not None:
                 self.method.check(trained)
         except PreimageError as error:
             found.append(str(error))
+        if self.operator.in_complex:  # pictures and priors are real
+            found.append(
+                f"Expected an operator on real images, got complex ones from {self.operator.kind}; "
+                'say "image": "real" in the recipe.'
+            )
         offered = self.operator.offers | self.noise.offers | self.model.offers
         if missing := self.method.needs - offered:
             found += [need.sentence for need in sorted(missing)]

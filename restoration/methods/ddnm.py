@@ -10,7 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from operators.base import LinearOperator, SpectralOperator
+from operators.base import LinearOperator, Operator, SpectralOperator
+from operators.errors import NeedError
 from operators.likelihood import Likelihood
 from operators.rng import Rng
 from operators.spec import Need, Source, Ui
@@ -27,7 +28,8 @@ class DDNM(Method):
     and gets the noise of the next level, then (sqrt(1 - eta²) eps + eta n) with eps = (x - x0) / now. `form` says how
     the noise of the data is met; with abar' = 1 / (1 + then²), the papers' sqrt(1 - abar') / sqrt(abar') is `then`.
 
-    - "noise-free" (DDNM): lambda = 1. The result has A x = y, noise included.
+    - "noise-free" (DDNM): lambda = 1, the image nearest to x0 that has these data. The result has A x = y, noise
+      included. Also for operators that are not linear and offer projections: JPEG, rounding, clipping.
     - "scalar" (DDNM+, simplified): lambda = min(1, then / sigma_y), and the noise along the range has variance
       gamma = then² - lambda² sigma_y². Right where the singular values of A are near 1; small ones multiply the
       noise by 1 / s, so deblurring with it fails.
@@ -41,7 +43,8 @@ class DDNM(Method):
     Source: Wang et al. 2023, Algorithms 1 and 2, eq. 13 and 17 to 19, appendix on the SVD (arXiv:2212.00490).
     Deviations: levels of EDM instead of DDPM's; the start is the operator's guess plus noise. "scalar" keeps the noise
     in the null space at the full level, as "spectrum" does; the released simplified sampler uses abar in place of its
-    root and scales the noise twice, the formula is followed here.
+    root and scales the noise twice, the formula is followed here. The paper has linear operators alone; for others
+    `Operator.project` takes the place of x0 + A⁺ (y - A x0), which it is for linear ones.
     """
 
     kind: Literal["ddnm"] = "ddnm"
@@ -71,7 +74,7 @@ class DDNM(Method):
         form = {
             "spectrum": {Need.SPECTRUM, Need.GAUSSIAN},
             "scalar": {Need.LINEAR, Need.GAUSSIAN},
-            "noise-free": {Need.LINEAR},
+            "noise-free": {Need.PROJECTION},
         }
         return frozenset({Need.DENOISER, *form[self.form]})
 
@@ -106,7 +109,12 @@ class DDNM(Method):
             case "scalar":
                 return partial(self._scalar, linear_operator(likelihood, self), y, noise_sigma(likelihood, self))
             case "noise-free":
-                return partial(self._noise_free, linear_operator(likelihood, self), y)
+                if Need.PROJECTION not in likelihood.operator.offers:
+                    raise NeedError(
+                        f"Expected an operator that offers projections for DDNM, got "
+                        f"{type(likelihood.operator).__name__}; use DPS or DAPS."
+                    )
+                return partial(self._noise_free, likelihood.operator, y)
 
     def _path(self, last: int) -> list[int]:
         """Numbers of the levels in the order of visit, from 0 to `last`."""
@@ -121,9 +129,9 @@ class DDNM(Method):
         return path
 
     def _noise_free(
-        self, operator: LinearOperator, y: Tensor, x: Tensor, x0: Tensor, now: float, then: float, rng: Rng
+        self, operator: Operator, y: Tensor, x: Tensor, x0: Tensor, now: float, then: float, rng: Rng
     ) -> Tensor:
-        return renoise(x, x0, x0 + operator.pinv(y - operator(x0)), now, then, self.eta, rng)
+        return renoise(x, x0, operator.project(x0, y), now, then, self.eta, rng)
 
     def _scalar(
         self,

@@ -62,7 +62,8 @@ class OpenCVInpaint(Method):
         flag = cv2.INPAINT_TELEA if self.algorithm == "telea" else cv2.INPAINT_NS
         holes = (~operator.mask).expand(operator.in_shape).cpu().numpy().astype(np.uint8)
         filled = []
-        for picture in operator.data_as_image(likelihood.y).cpu().numpy():
+        # not `data_as_image`: OpenCV also looks at what stands in the holes, which is white for hot pixels
+        for picture in operator.adjoint(likelihood.y).cpu().numpy():
             levels = np.clip(np.rint(picture * 255), 0, 255).astype(np.uint8)
             # channel by channel, as OpenCV does itself: each may have holes of its own
             restored = [cv2.inpaint(*pair, self.radius, flag) for pair in zip(levels, holes, strict=True)]

@@ -8,9 +8,7 @@ from operators import AnyOperator, LinearOperator, Need, Operator, OperatorSpec,
 from operators.errors import ShapeError
 from operators.testing import adjoint_error
 
-KINDS = [
-    kind() for kind in kinds(AnyOperator).values() if not any(f.is_required() for f in kind.model_fields.values())
-]
+KINDS = [kind() for kind in kinds(AnyOperator).values() if not any(f.is_required() for f in kind.model_fields.values())]
 
 
 def build(spec: OperatorSpec) -> Operator:

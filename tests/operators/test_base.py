@@ -27,6 +27,16 @@ def test_rho_must_be_positive(rho: float | torch.Tensor) -> None:
         Identity((3,)).prox(x, x, rho)
 
 
+@pytest.mark.parametrize("rho", [1e-50, 1e39, torch.tensor(1e-50, dtype=torch.float64)])
+def test_rho_must_be_positive_in_the_precision_of_the_image(rho: float | torch.Tensor) -> None:
+    operator = InpaintingSpec().build((1, 8, 8))
+    x = Rng([0], dtype=torch.float64).rand((1, 8, 8))
+    with pytest.raises(ShapeError, match=r"rho > 0 in torch\.float32, got .*e[+-]"):
+        operator.prox(x.float(), operator(x.float()), rho)
+    found = operator.double().prox(x, operator(x), rho)
+    assert torch.allclose(found, x)
+
+
 def test_data_of_another_batch_are_refused() -> None:
     with pytest.raises(ShapeError, match="1 or 2 samples, got 3"):
         Identity((3,)).prox(torch.zeros(2, 3), torch.zeros(3, 3), 1.0)

@@ -160,6 +160,14 @@ def test_mirror_smaller_than_the_kernel_is_refused() -> None:
     assert BlurSpec(boundary="reflect").build((3, 13, 13)).in_shape == (3, 13, 13)
 
 
+@pytest.mark.parametrize(("boundary", "name"), [("reflect", "mirrored"), ("zero", "black")])
+def test_sides_too_long_for_dense_cosines_are_refused(boundary: str, name: str) -> None:
+    spec = BlurSpec.model_validate({"kernel": {"kind": "disk", "radius": 1}, "boundary": boundary})
+    # the matrix alone would take petabytes
+    with pytest.raises(ShapeError, match=f"Blur with {name} borders expected sides of at most 16384 pixels, got 16x2"):
+        spec.build((1, 16, 20_000_000))
+
+
 def test_what_is_no_kernel_is_refused() -> None:
     with pytest.raises(ShapeError, match="kernel"):
         make_blur(torch.ones(3), (1, 8, 8))

@@ -307,6 +307,15 @@ def test_usable_shapes() -> None:
     assert CompressedSpec().usable_shape((3, 301, 77)) == (3, 301, 77)
 
 
+@pytest.mark.parametrize("kind", ["cosine", "hadamard", "fourier"])
+def test_images_too_large_for_patterns_are_refused(kind: str) -> None:
+    spec = CompressedSpec.model_validate({"patterns": {"kind": kind}})
+    with pytest.raises(ShapeError, match="64 megapixels, got 1048576x1048576"):
+        spec.build((1, 1 << 20, 1 << 20))
+    with pytest.raises(ShapeError, match="Cosine patterns expected sides of at most 16384 pixels, got 2x20000000"):
+        CompressedSpec().build((1, 2, 20_000_000))
+
+
 def test_what_cannot_be_built_is_refused_in_a_sentence() -> None:
     for spec in (CompressedSpec(patterns=HadamardPatterns()), SinglePixelSpec()):
         with pytest.raises(ShapeError, match="powers of two, got 16x24"):

@@ -303,6 +303,15 @@ def test_pinv_finds_the_image_where_fbp_does_not() -> None:
     assert float((op.guess(op(x)) - x).norm()) > 0.1 * float(x.norm())
 
 
+@pytest.mark.parametrize("window", [None, HounsfieldWindow()])
+def test_the_pseudo_inverse_does_not_mind_tiny_pixels(window: HounsfieldWindow | None) -> None:
+    usual, tiny = (spec(pixel_size=p, window=window).build((1, 1, 16)) for p in (1.0, 1e-6))
+    x = Rng([0]).rand((1, 1, 16))
+    assert torch.allclose(tiny.pinv(tiny(x)), usual.pinv(usual(x)), atol=1e-3)
+    assert torch.allclose(tiny(tiny.pinv(tiny(x))), tiny(x), rtol=1e-3, atol=1e-10)
+    check_operator(tiny)
+
+
 def test_hounsfield_units() -> None:
     hu = torch.linspace(-1024, 3071, 50, dtype=torch.float64)
     assert torch.allclose(hu_from_mu(mu_from_hu(hu)), hu)
@@ -324,10 +333,24 @@ def test_a_window_makes_an_affine_measurement_linear(low: float, stored: int) ->
     op = CT(plain.scan, plain.in_shape, 1.5, window=window, stored_bytes=stored).double()
     hu = 600 * Rng([0], dtype=torch.float64).rand(op.in_shape) - 900
     measured = plain(mu_from_hu(hu) - mu_from_hu(torch.tensor(-1000.0, dtype=torch.float64)))
-    y = op.data_from_sinogram(measured)
+    y = op.data_from_image(measured)
     assert torch.allclose(y, op(window.to_unit(hu)), atol=1e-6)
-    assert torch.allclose(op.sinogram(y), measured, atol=1e-12)
-    assert bool(op.background.any()) == (low != -1000)
+    assert torch.allclose(op.data_as_image(y), measured, atol=1e-12)
+    assert bool(op.background(y).any()) == (low != -1000)
+
+
+@pytest.mark.parametrize("stored", [1 << 30, 0])
+def test_the_background_is_as_precise_as_the_data(stored: int) -> None:
+    window = HounsfieldWindow(low=-160, high=240)
+    plain = spec(angles=uniform(7)).build((1, 12, 12))
+    # never moved to float64 itself: the data alone ask for it
+    op = CT(plain.scan, plain.in_shape, window=window, stored_bytes=stored)
+    y = torch.zeros(1, *op.out_shape, dtype=torch.float64)
+    zero_hu = torch.full((1, *op.in_shape), window.intercept / window.slope, dtype=torch.float64)
+    assert op.background(y).dtype == torch.float64
+    assert torch.equal(op.data_as_image(y), op(zero_hu))
+    assert op.background(y.float()).dtype == torch.float32
+    check_operator(op)
 
 
 # Cone beam
@@ -401,6 +424,14 @@ def test_impossible_cones_are_refused() -> None:
 
 
 # Low dose
+
+
+def test_a_floor_above_all_counts_is_refused() -> None:
+    with pytest.raises(ValidationError, match="floor below the photons, 10, got 50"):
+        LowDose(photons=10, floor=50)
+    with pytest.raises(ValidationError, match="floor below"):
+        LowDose(photons=10, floor=10)
+    assert LowDose(photons=10, floor=9.9).floor == 9.9
 
 
 def test_low_dose_moments() -> None:
@@ -547,6 +578,21 @@ def test_the_rotation_axis_of_a_real_tooth() -> None:
 def test_bad_descriptions_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         CTSpec.model_validate(bad)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"angles": uniform(20_000), "detectors": 100_000},
+        {"spacing": 1e-12},
+        {"spacing": 1e-320},
+        {"spacing": 1e-320, "beam": SMALL_FAN},
+        {"spacing": 1e-320, "beam": FLAT_FAN},
+    ],
+)
+def test_more_rays_than_fit_into_memory_are_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ShapeError, match=r"at most 64 million rays, got \d+ views of"):
+        spec(**fields).build((1, 16, 16))
 
 
 def test_impossible_scans_are_refused() -> None:

@@ -171,3 +171,21 @@ def test_agrees_with_mri_nufft() -> None:
     ours = NonCartesianMRI(points, (1, 32, 30), maps).double()(x)[0, 0]
     # mri-nufft divides by the root of a grid twice as fine
     assert np.allclose(2 * np.asarray(other.op(x[0, 0].numpy())).squeeze(), ours.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "shape", "words"),
+    [
+        ({"trajectory": {"kind": "radial", "spokes": 16384, "samples": 65536}}, (1, 16, 16), "32 million samples"),
+        ({"trajectory": {"kind": "radial"}}, (1, 10**6, 10**6), "32 million samples"),
+        ({"trajectory": {"kind": "spiral", "interleaves": 1024, "samples": 65536}}, (1, 16, 16), "32 million samples"),
+        ({"trajectory": {"kind": "spiral", "turns": 1024}}, (1, 10**6, 10**6), "32 million samples"),
+        ({"trajectory": {"kind": "radial", "spokes": 1, "samples": 2}}, (1, 10**5, 10**5), "64 megapixels"),
+    ],
+)
+def test_what_would_not_fit_into_memory_is_refused(
+    fields: dict[str, object], shape: tuple[int, ...], words: str
+) -> None:
+    spec = NonCartesianMRISpec.model_validate({**fields, "transform": "nufft"})
+    with pytest.raises(ShapeError, match=words):
+        spec.build(shape)

@@ -102,3 +102,23 @@ def test_per_sample_numbers_broadcast() -> None:
     shaped = per_sample(torch.tensor([1.0, 2.0]), 4)
     assert isinstance(shaped, torch.Tensor)
     assert shaped.shape == (2, 1, 1, 1)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-12, 1e12, 1e25])
+@pytest.mark.parametrize("size", [1e-10, 1.0, 1e10])
+def test_least_squares_has_no_scale_of_its_own(scale: float, size: float) -> None:
+    # squares of these do not exist in single precision
+    matrix, y = Rng([0, 1]).randn((7, 4)), Rng([2, 3]).randn((7,))
+
+    def solve(factor: float, y: torch.Tensor) -> torch.Tensor:
+        a = factor * matrix
+        return least_squares(lambda x: (a @ x[..., None])[..., 0], lambda y: (a.mT @ y[..., None])[..., 0], y)
+
+    expected = torch.linalg.lstsq(matrix, y[..., None]).solution[..., 0]
+    assert torch.allclose(solve(scale, size * y) * (scale / size), expected, atol=1e-4)
+
+
+def test_least_squares_leaves_empty_data_empty() -> None:
+    y = torch.tensor([[0.0, 0.0], [0.0, 1.0], [3.0, 0.0]])
+    keep = torch.tensor([1.0, 0.0])
+    assert least_squares(lambda x: keep * x, lambda y: keep * y, y).tolist() == [[0, 0], [0, 0], [3, 0]]

@@ -19,6 +19,7 @@ from operators import (
     ComposedSpec,
     DownsampleSpec,
     Gaussian,
+    HazeSpec,
     Identity,
     IdentitySpec,
     Inpainting,
@@ -202,6 +203,39 @@ def test_pictures_of_a_stack() -> None:
     y = plain(Rng([0]).rand(shape))
     assert torch.equal(plain.data_as_image(y), y)
     assert torch.equal(plain.data_from_image(y), y)
+
+
+def test_pictures_of_a_weighted_stack_are_those_of_its_parts() -> None:
+    shape = (3, 8, 12)
+    spec = StackedSpec(parts=(InpaintingSpec(), DownsampleSpec(factor=4), HazeSpec()), weights=(3.0, 0.1, 7.0))
+    stack = spec.build(shape)
+    x = Rng([0], dtype=torch.float64).rand(shape)
+    picture = stack.data_as_image(stack(x))
+    for part, panel in zip(spec.parts, picture.split([12, 3, 12], -1), strict=True):
+        own = part.build(shape)
+        expected = own.data_as_image(own(x))
+        assert torch.allclose(panel[..., : expected.shape[-2], :], expected, rtol=0, atol=1e-15)
+    y = stack.join(
+        [p.data_from_image(p.data_as_image(b)) for p, b in zip(stack._parts, stack.split(stack(x)), strict=True)]
+    )
+    assert torch.allclose(stack.data_from_image(picture), y, rtol=1e-15, atol=0)
+    # without an offset to add and take away, the data themselves
+    plain = Stacked(stack._parts[:2], [3.0, 0.1])
+    y = plain(x)
+    assert torch.allclose(plain.data_from_image(plain.data_as_image(y)), y, rtol=1e-15, atol=0)
+
+
+def test_haze_comes_last() -> None:
+    shape = (3, 8, 8)
+    for early in (HazeSpec(), ComposedSpec(steps=(SMOOTH, HazeSpec()))):
+        with pytest.raises(ValidationError, match="put the haze last"):
+            ComposedSpec(steps=(early, DownsampleSpec(factor=2)))
+    last = ComposedSpec(steps=(DownsampleSpec(factor=2), HazeSpec())).build(shape)
+    x = Rng([0], dtype=torch.float64).rand(shape)
+    small = DownsampleSpec(factor=2).build(shape)(x)
+    haze = HazeSpec().build((3, 4, 4))
+    assert torch.allclose(last.data_from_image(haze.data_as_image(haze(small))), last(x), atol=1e-12)
+    check_operator(ComposedSpec(steps=(HazeSpec(airlight=0), DownsampleSpec(factor=2))).build(shape))
 
 
 class LastAxis(LinearOperator):

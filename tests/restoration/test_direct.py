@@ -50,7 +50,7 @@ def test_defective_pixels_are_filled_as_holes_are(algorithm: str) -> None:
     pipeline = Pipeline.load(recipe)
     measurement = pipeline.simulate(Rng([0]).rand((3, 20, 24))[0])
     found = pipeline.run(measurement).samples
-    # hot pixels are white in the picture; what stands in a hole must not count
+    # hot pixels are white in the picture, and OpenCV would let that shine through
     held = measurement.likelihood
     plain = Inpainting(spec.build((3, 20, 24)).mask, (3, 20, 24))
     (step,) = recipe.method.run(None, Likelihood(plain, held.noise, held.y), Rng([0]))

@@ -316,7 +316,51 @@ def test_mean_and_spread(result: Result) -> None:
     assert with_seeds(result.recipe, (1,)).seeds == (1,)
 
 
-def test_complex_images_are_refused_when_the_operator_is_built() -> None:
+def test_complex_images_are_refused_before_the_work() -> None:
     recipe = Recipe.model_validate({"operator": {"kind": "mri"}, "model": {"kind": "power-law"}})
     with pytest.raises(NeedError, match='say "image": "real"'):
-        Pipeline.load(recipe, AssetStore()).simulate(torch.rand(1, 16, 16))
+        Pipeline.load(recipe)
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        {"kind": "grayscale"},
+        {"kind": "bayer"},
+        {"kind": "composed", "steps": [{"kind": "grayscale"}, {"kind": "downsample", "factor": 2}]},
+        {"kind": "composed", "steps": [{"kind": "bayer"}, {"kind": "inpainting"}]},
+        {"kind": "identity"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_grey_picture_has_the_channels_of_the_data(operator: dict[str, object], channels: int, truth: Tensor) -> None:
+    pipeline = Pipeline.load(recipe("denoise", operator=operator, model={"kind": "power-law"}))
+    grey = operator["kind"] != "identity"
+    simulated = pipeline.simulate(truth if grey else truth[:1].expand(3, -1, -1))
+    # a grey PNG is read with one channel, or with three that are equal; noise would make those of "identity" differ
+    y = simulated.likelihood.operator(simulated.truth[None])  # type: ignore[index]  # simulated from a truth
+    picture = simulated.likelihood.operator.data_as_image(y)[0, :1].expand(channels, -1, -1)
+    observed = pipeline.observe(picture)
+    assert observed.likelihood.operator.in_shape == (3, 64, 72)
+    assert torch.equal(observed.likelihood.y, y)
+    assert any("three equal channels" in note for note in observed.notes) is (channels == 1 and not grey)
+
+
+def test_a_colour_photograph_of_grey_data_is_made_grey(truth: Tensor) -> None:
+    pipeline = Pipeline.load(recipe("denoise", operator={"kind": "grayscale"}, model={"kind": "power-law"}))
+    assert torch.allclose(pipeline.observe(truth).likelihood.y[0], truth.mean(0, keepdim=True), atol=1e-6)
+
+
+def test_a_measured_sinogram_loses_its_background() -> None:
+    values = {
+        "operator": {"kind": "ct", "angles": {"kind": "uniform", "count": 9}, "window": {"low": -160, "high": 240}},
+        "model": {"kind": "none"},
+        "method": {"kind": "tv"},
+    }
+    recipe = Recipe.model_validate(values)
+    op = recipe.operator.build((1, 12, 12))
+    x = torch.rand(1, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    measured = op.data_as_image(op(x))
+    assert not torch.allclose(measured, op(x), atol=1e-2)
+    assert torch.allclose(Pipeline.load(recipe).observe(measured[0]).likelihood.y, op(x), atol=1e-5)

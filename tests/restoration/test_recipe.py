@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -147,6 +148,17 @@ def test_files_are_pinned_by_content(tmp_path: Path) -> None:
 def test_what_a_method_cannot_do_is_known_beforehand(method: dict[str, object], words: str) -> None:
     recipe = Recipe.model_validate({"operator": {"kind": "identity"}, "method": method})
     assert words in " ".join(recipe.problems(AssetStore()))
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda o: o, lambda o: {"kind": "composed", "steps": [o]}, lambda o: {"kind": "stacked", "parts": [o]}]
+)
+@pytest.mark.parametrize("kind", ["mri", "mri-noncartesian"])
+def test_complex_images_are_refused_beforehand(kind: str, wrap: Callable[[dict[str, object]], object]) -> None:
+    for image in ("complex", "real"):
+        recipe = Recipe.model_validate({"operator": wrap({"kind": kind, "image": image}), "method": {"kind": "dps"}})
+        assert ('say "image": "real"' in " ".join(recipe.problems(AssetStore()))) is (image == "complex")
+        assert recipe.operator.build((1, 16, 16)).in_complex is recipe.operator.in_complex
 
 
 @pytest.mark.parametrize("method", ["diffpir", "daps", "wiener", "tv"])

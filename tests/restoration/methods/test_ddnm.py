@@ -6,8 +6,22 @@ from itertools import pairwise
 import pytest
 import torch
 
-from operators import Inpainting, Rng
+from operators import (
+    ClippingSpec,
+    Gaussian,
+    Inpainting,
+    JpegSpec,
+    Likelihood,
+    LinearOperator,
+    OperatorSpec,
+    PhaseRetrieval,
+    QuantisationSpec,
+    Rng,
+)
+from operators.errors import NeedError
+from restoration.analytic import GaussianPrior
 from restoration.methods.ddnm import DDNM
+from restoration.prior import Prior
 from restoration.schedule import Karras
 from tests.oracle import MASK, SMALL, SPECTRAL_WORLDS, Conjugate, Law, assert_covariance, assert_law, last, world
 
@@ -88,6 +102,39 @@ def test_without_noise_every_range_is_that_of_the_data(name: str) -> None:
             free = estimate + then * (old + 0.85 * draw.randn(SMALL))
         assert torch.allclose(step.x.flatten(1) @ null, free.flatten(1) @ null, atol=1e-5)
         x = step.x
+
+
+@pytest.mark.parametrize("name", ["inpainting", "correlated inpainting", "blur", "dense"])
+def test_the_projection_is_the_papers_correction_where_the_operator_is_linear(name: str) -> None:
+    w, method = world(name), DDNM(schedule=Karras(steps=6), form="noise-free")
+    operator, y = w.likelihood.operator, w.likelihood.y
+    assert isinstance(operator, LinearOperator)
+    x0 = Rng([3, 4], dtype=torch.float64).rand(SMALL)
+    found = method._advance(w.likelihood)(x0, x0, 1.0, 0.0, Rng([3, 4], dtype=torch.float64))
+    assert torch.equal(found, x0 + operator.pinv(y - operator(x0)))
+
+
+@pytest.mark.parametrize("spec", [JpegSpec(), QuantisationSpec(), ClippingSpec()], ids=lambda spec: spec.kind)
+def test_without_noise_data_that_are_not_linear_are_met(spec: OperatorSpec) -> None:
+    shape = (3, 32, 32)
+    operator = spec.build(shape).double()
+    truth = (0.5 + 0.2 * Rng([0], dtype=torch.float64).randn(shape)).clamp(0, 1)
+    level, spread = torch.tensor([0.5, 0.04], dtype=torch.float64)
+    prior = Prior(GaussianPrior(level, spread, shape))
+    likelihood = Likelihood(operator, Gaussian(sigma=0.01), operator(truth))
+    method = DDNM(schedule=Karras(steps=20), form="noise-free")
+    assert method.needs <= spec.offers | prior.denoiser.offers
+    *_, step = method.run(prior, likelihood, Rng([3, 4], dtype=torch.float64))
+    assert torch.allclose(operator(step.x0), likelihood.y.expand(2, *operator.out_shape), atol=1e-9)
+    # what the data leave open differs from sample to sample
+    assert not torch.allclose(step.x0[0], step.x0[1], atol=1e-3)
+
+
+def test_without_a_projection_it_is_refused() -> None:
+    operator = PhaseRetrieval(SMALL).double()
+    y = operator(Rng([0], dtype=torch.float64).rand(SMALL))
+    with pytest.raises(NeedError, match="offers projections"):
+        next(DDNM(form="noise-free").run(world("dense").prior, Likelihood(operator, Gaussian(sigma=0.1), y), Rng([0])))
 
 
 def test_scalar_and_spectrum_agree_above_the_noise_where_singular_values_are_one() -> None:
