@@ -179,5 +179,5 @@ def least_squares(
 
 def _largest(a: Tensor) -> Tensor:
     """Largest magnitude of each sample; 1 where there is none.   Shapes: (B, ...) → (B,) real."""
-    largest = a.flatten(1).abs().amax(1)
+    largest = a.detach().flatten(1).abs().amax(1)
     return torch.where(largest > 0, largest, torch.ones_like(largest))

@@ -312,6 +312,9 @@ def test_images_too_large_for_patterns_are_refused(kind: str) -> None:
     spec = CompressedSpec.model_validate({"patterns": {"kind": kind}})
     with pytest.raises(ShapeError, match="64 megapixels, got 1048576x1048576"):
         spec.build((1, 1 << 20, 1 << 20))
+
+
+def test_sides_too_long_for_dense_cosines_are_refused() -> None:
     with pytest.raises(ShapeError, match="Cosine patterns expected sides of at most 16384 pixels, got 2x20000000"):
         CompressedSpec().build((1, 2, 20_000_000))
 
