@@ -1,7 +1,7 @@
 """Grey pictures to train a medical prior on: `python -m medical.training_slices brain|ct|xray SOURCE -o FOLDER`.
 
-Slices of subjects that are kept back for validation and tests are named `held_...`, so that a training recipe keeps them
-back with the pattern `held_*`. The split is by subject, never by slice.
+Slices of subjects that are kept back for validation and tests are named `held_...`, so that a training recipe keeps
+them back with the pattern `held_*`. The split is by subject, never by slice.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def brain(folder: Path) -> Iterator[Slice]:
 
 
 def archive(path: Path, share: float) -> Iterator[Slice]:
-    """The 8-bit pictures of an archive with arrays `x`, `label`, `path`; the last `share` of each class is kept back."""
+    """The 8-bit pictures of an archive (arrays x, label, path); the last `share` of each class is kept back."""
     with np.load(path, allow_pickle=False) as arrays:
         pictures, labels, names = arrays["x"], arrays["label"], arrays["path"]
     numbers = np.array([int((re.findall(r"\d+", Path(str(name)).stem) or ["0"])[-1]) for name in names])
