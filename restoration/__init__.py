@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from restoration.assets import AssetStore as AssetStore
-    from restoration.methods.best_of import BestOf as BestOf
+    from restoration.best_of import BestOf as BestOf
     from restoration.methods.daps import DAPS as DAPS
     from restoration.methods.ddnm import DDNM as DDNM
     from restoration.methods.ddrm import DDRM as DDRM
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "AssetStore": "restoration.assets",
-    "BestOf": "restoration.methods.best_of",
+    "BestOf": "restoration.best_of",
     "DAPS": "restoration.methods.daps",
     "DPS": "restoration.methods.dps",
     "DDNM": "restoration.methods.ddnm",

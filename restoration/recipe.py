@@ -22,7 +22,7 @@ from operators.noise import Gaussian, Noise
 from operators.spec import Need, Spec, Ui, kinds
 from restoration.analytic import PowerLawPrior
 from restoration.assets import AssetStore, load_denoiser
-from restoration.methods.best_of import BestOf
+from restoration.best_of import BestOf
 from restoration.methods.daps import DAPS
 from restoration.methods.ddnm import DDNM
 from restoration.methods.ddrm import DDRM

@@ -8,9 +8,9 @@ import torch
 from operators import Gaussian, Inpainting, Likelihood, Rng
 from operators.errors import NeedError, RecipeError
 from restoration.analytic import GaussianPrior
+from restoration.best_of import BestOf
 from restoration.draws import HMC, Langevin, Metropolis
 from restoration.method import Method
-from restoration.methods.best_of import BestOf
 from restoration.methods.daps import DAPS
 from restoration.methods.ddnm import DDNM
 from restoration.methods.ddrm import DDRM

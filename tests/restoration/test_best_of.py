@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 
 from operators import Likelihood, Rng
+from restoration.best_of import BestOf
 from restoration.method import Method, Step
-from restoration.methods.best_of import BestOf
 from restoration.methods.daps import DAPS
 from restoration.methods.dps import DPS, NormGuidance
 from restoration.prior import Prior
