@@ -15,6 +15,7 @@ from torch import Tensor
 
 from operators.errors import ReadError, ShapeError
 from operators.files import read_array
+from operators.rng import generator
 from operators.spec import DataRef, Spec, Ui
 
 
@@ -35,7 +36,7 @@ def birdcage_maps(coils: int, height: int, width: int, seed: int) -> Tensor:
     Source: the field of a long wire (Biot & Savart), as used for simulated head coils. Deviations: no shielding,
         no loading, no correlation between coils.
     """
-    draw = np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence(seed)))
+    draw = generator(seed)
     turn, phases = draw.uniform(0, 2 * np.pi), draw.uniform(0, 2 * np.pi, coils)
     wires = 1.5 * np.exp(1j * (turn + 2 * np.pi * np.arange(coils) / coils))
     rows, columns = np.mgrid[:height, :width]

@@ -12,7 +12,8 @@ from torch import Tensor
 from operators.base import OperatorSpec, Shape, SpectralOperator, check_image_shape
 from operators.errors import ShapeError
 from operators.partial import Blocks, PartialCosine, PartialFourier, PartialHadamard, PartialTransform
-from operators.patterns import Order, check_matrix_size, choose_rows, count_of, gaussian_matrix, generator
+from operators.patterns import Order, check_matrix_size, choose_rows, count_of, gaussian_matrix
+from operators.rng import generator
 from operators.spec import Need, Spec, Ui
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from operators.base import OperatorSpec, Shape, check_image_shape
 from operators.errors import ShapeError
 from operators.inpainting import Inpainting
+from operators.rng import generator
 from operators.spec import Need
 
 
@@ -26,7 +27,7 @@ def defects(height: int, width: int, dead: float, hot: float, columns: int, seed
     """
     if columns > width:
         raise ShapeError(f"Expected at most {width} dead columns, got {columns}; the image has no more columns.")
-    draw = np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence(seed)))
+    draw = generator(seed)
     count = height * width
     order = draw.permutation(count)
     is_dead, is_hot = np.zeros(count, bool), np.zeros(count, bool)

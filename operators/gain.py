@@ -11,6 +11,7 @@ from torch import Tensor
 from operators.base import OperatorSpec, Shape, SpectralOperator, check_image_shape
 from operators.errors import ShapeError
 from operators.files import read_plane
+from operators.rng import generator
 from operators.spec import DataRef, Need
 
 
@@ -113,7 +114,7 @@ class StripesSpec(OperatorSpec):
     def build(self, in_shape: Shape, base: Path = Path()) -> Gain:
         """The operator on real images (..., H, W); see `OperatorSpec.build`."""
         height, width = check_image_shape(in_shape)[-2:]
-        draw = np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence(self.seed)))
+        draw = generator(self.seed)
         shape = (1, width) if self.axis == "columns" else (height, 1)
         return Gain(torch.from_numpy(np.exp(self.strength * draw.standard_normal(shape))), in_shape)
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from operators.errors import ReadError, ShapeError
 from operators.files import read_plane
+from operators.rng import generator
 from operators.spec import DataRef, Spec, Ui
 
 _Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -112,7 +113,7 @@ def motion_kernel(size: int, intensity: float, seed: int) -> Tensor:
     _check_size(size)
     if not 0 <= intensity <= 1:
         raise ShapeError(f"Expected an intensity from 0 to 1, got {intensity}; choose one in between.")
-    draw = np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence(seed)))
+    draw = generator(seed)
     diagonal = 2 * np.sqrt(2) * size
     longest = 0.75 * diagonal * (draw.uniform() + draw.uniform(0, intensity**2))
     steps: list[float] = []

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from operators.errors import ShapeError
 from operators.files import read_plane
+from operators.rng import generator
 from operators.spec import DataRef, Spec, Ui
 
 
@@ -45,7 +46,7 @@ def random_mask(height: int, width: int, fraction: float, seed: int) -> Tensor:
     drawn, and the pixels come from `seed`, not from a global state.
     """
     mask = np.ones(height * width, bool)
-    mask[_generator(seed).permutation(height * width)[: int(fraction * height * width)]] = False
+    mask[generator(seed).permutation(height * width)[: int(fraction * height * width)]] = False
     return torch.from_numpy(mask.reshape(height, width))
 
 
@@ -66,7 +67,7 @@ def random_box_mask(height: int, width: int, box_height: int, box_width: int, ma
             f"Expected a hole and a margin that fit into the {height}x{width} image, got {box_height}x{box_width} and "
             f"{margin} on every side; make one of them smaller."
         )
-    top, left = _generator(seed).integers(margin, last, endpoint=True)
+    top, left = generator(seed).integers(margin, last, endpoint=True)
     return box_mask(height, width, int(top), int(left), box_height, box_width)
 
 
@@ -93,7 +94,7 @@ def stroke_mask(height: int, width: int, style: Literal["thin", "thick"], seed: 
     Apache-2.0). Deviations: angles and lengths are real numbers, wide masks have no boxes beside the strokes, and
     drawing stops after the stroke with which half of the image is missing.
     """
-    draw = _generator(seed)
+    draw = generator(seed)
     fewest, most, longest, thickest = _STROKES[style]
     scale = min(height, width) / 256
     border = np.array([width, height]) - 1
@@ -141,7 +142,7 @@ def scratch_mask(height: int, width: int, count: int, thickness: int, seed: int)
 
     Shapes: → (height, width) bool.   Units: thickness in pixels.
     """
-    draw = _generator(seed)
+    draw = generator(seed)
     size = np.array([width, height])
     along = np.linspace(0, 1, 64)[:, None]
     missing = np.zeros((height, width), np.uint8)
@@ -166,16 +167,12 @@ def band_mask(channels: int, height: int, width: int, dead: float, stripes: floa
 
     Shapes: → (channels, height, width) bool.
     """
-    draw = _generator(seed)
+    draw = generator(seed)
     mask = np.ones((channels, height, width), bool)
     mask[draw.permutation(channels)[: int(dead * channels)]] = False
     for band in mask:
         band[:, draw.permutation(width)[: int(stripes * width)]] = False
     return torch.from_numpy(mask)
-
-
-def _generator(seed: int, *stream: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence(seed, spawn_key=stream)))
 
 
 def _pixel(place: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> tuple[int, int]:
@@ -294,7 +291,7 @@ class RandomMask(Mask):
         fraction = self.fraction
         if self.up_to is not None:
             # a stream of its own, so that the pixels are those of the same fraction given outright
-            fraction = _generator(self.seed, 1).uniform(self.fraction, self.up_to)
+            fraction = generator(self.seed, 1).uniform(self.fraction, self.up_to)
         if not self.per_channel:
             return random_mask(height, width, fraction, self.seed)
         return random_mask(channels * height, width, fraction, self.seed).reshape(channels, height, width)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from operators.errors import ShapeError
+from operators.rng import generator
 
 Order = Literal["random", "zigzag", "cake"]
 
@@ -132,8 +133,3 @@ def count_of(ratio: float, pixels: int) -> int:
 def is_power_of_two(number: int) -> bool:
     """Whether a number is 1, 2, 4, 8, ..."""
     return number > 0 and number & (number - 1) == 0
-
-
-def generator(seed: int, *stream: int) -> np.random.Generator:
-    """The random numbers of a seed; streams of one seed are independent of each other."""
-    return np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence(seed, spawn_key=stream)))

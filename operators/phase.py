@@ -17,6 +17,7 @@ from torch import Tensor
 
 from operators.base import Operator, OperatorSpec, Shape, check_image_shape
 from operators.errors import ShapeError
+from operators.rng import generator
 from operators.spec import Need, Ui
 
 Reading = Literal["amplitude", "intensity"]
@@ -258,7 +259,7 @@ def coded_masks(count: int, height: int, width: int, modulation: Modulation, see
 
     Source: Candès, Li & Soltanolkotabi 2015, the octanary pattern. Deviations: none.
     """
-    draw = np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence(seed)))
+    draw = generator(seed)
     size = (count, height, width)
     if modulation == "uniform":
         return torch.from_numpy(np.exp(2j * pi * draw.random(size)))

@@ -13,6 +13,11 @@ from operators.errors import RecipeError, ShapeError
 _NUMPY_DTYPES: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}
 
 
+def generator(seed: int, *stream: int) -> np.random.Generator:
+    """The random numbers of a seed; streams of one seed are independent of each other."""
+    return np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence(seed, spawn_key=stream)))
+
+
 class Rng:
     """One random stream per sample.
 
@@ -159,4 +164,4 @@ def _stream(seed: int, path: tuple[str, ...]) -> np.random.Generator:
     # the names' lengths keep ("ab", "c") and ("a", "bc") apart; no names leave the plain seed
     text = "".join(f"{len(name)}:{name}" for name in path).encode()
     words = np.frombuffer(hashlib.sha256(text).digest(), dtype="<u4").tolist() if path else []
-    return np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence(seed, spawn_key=tuple(words))))
+    return generator(seed, *words)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from operators.errors import ShapeError
 from operators.files import read_array, read_plane
+from operators.rng import generator
 from operators.spec import DataRef, Spec
 
 _GOLDEN_ANGLE = np.pi * (np.sqrt(5) - 1) / 2
@@ -39,7 +40,7 @@ def random_columns(width: int, acceleration: float, centre: int, seed: int) -> _
     Source: Zbontar et al. 2018 (fastMRI, arXiv:1811.08839), "random" masks. Deviations: the draws come from `seed`.
     """
     _check_room(width, acceleration, centre)
-    draw = _generator(seed)
+    draw = generator(seed)
     chance = (width / acceleration - centre) / max(width - centre, 1)
     return (draw.uniform(size=width) < chance) | _central(width, centre)
 
@@ -80,7 +81,7 @@ def gaussian_columns(width: int, acceleration: float, centre: int, seed: int) ->
 
     Source: Chung & Ye 2022 (score-MRI, arXiv:2110.05243), "gaussian1d". Deviations: the draws come from `seed`.
     """
-    draws = _generator(seed).normal(width // 2, width * 15 / 128, int(1.2 * (width // acceleration)))
+    draws = generator(seed).normal(width // 2, width * 15 / 128, int(1.2 * (width // acceleration)))
     columns = _central(width, centre)
     columns[np.clip(draws.astype(int), 0, width - 1)] = True
     return columns
@@ -97,7 +98,7 @@ def gaussian_points(height: int, width: int, acceleration: float, seed: int) -> 
     """
     size = np.array([height, width])
     count = max(1, int(height * width // acceleration))
-    draws = _generator(seed).normal(size // 2, size * np.sqrt(1.5 / 128), (count, 2))
+    draws = generator(seed).normal(size // 2, size * np.sqrt(1.5 / 128), (count, 2))
     rows, columns = np.clip(draws.astype(int), 0, size - 1).T
     mask = np.zeros((height, width), bool)
     mask[rows, columns] = True
@@ -122,7 +123,7 @@ def poisson_disc(height: int, width: int, acceleration: float, centre_fraction: 
     box = np.outer(
         _central(height, round(height * centre_fraction)), _central(width, round(width * centre_fraction))
     ).ravel()
-    order = _generator(seed).permutation(np.flatnonzero(~box)).tolist()
+    order = generator(seed).permutation(np.flatnonzero(~box)).tolist()
     wanted = max(round(height * width / acceleration), 1) - int(box.sum())
     low, high = 0.0, 4.0 * float(np.sqrt(acceleration))
     kept: list[int] = order[: max(wanted, 0)]
@@ -153,7 +154,7 @@ def radial_lines(height: int, width: int, acceleration: float, seed: int) -> _Pl
     mask = np.zeros((height, width), bool)
     mask[height // 2, width // 2] = True
     along = np.linspace(-0.5, 0.5, 4 * max(height, width) + 1)
-    start = _generator(seed).uniform(0, np.pi)
+    start = generator(seed).uniform(0, np.pi)
     wanted = height * width / acceleration
     # a line measures at least half the smaller side; far more lines than that add nothing but the last few corners
     for line in range(8 * max(height, width)):
@@ -170,10 +171,6 @@ def radial_lines(height: int, width: int, acceleration: float, seed: int) -> _Pl
     )
 
 
-def _generator(seed: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence(seed)))
-
-
 def _central(size: int, count: int) -> _Plane:
     """The `count` central places of `size`, the odd one out on the right as fastMRI has it."""
     first = (size - count + 1) // 2
@@ -182,7 +179,7 @@ def _central(size: int, count: int) -> _Plane:
 
 
 def _comb(width: int, spacing: float, seed: int) -> _Plane:
-    first = int(_generator(seed).integers(0, min(max(1, round(spacing)), width)))
+    first = int(generator(seed).integers(0, min(max(1, round(spacing)), width)))
     columns = np.zeros(width, bool)
     columns[np.rint(np.arange(first, width - 0.5, spacing)).astype(int)] = True
     return columns

@@ -17,6 +17,7 @@ from operators.base import Composed, LinearOperator, OperatorSpec, Shape, check_
 from operators.blur import Continued, make_blur, source_pixels, transfer_function
 from operators.errors import ShapeError
 from operators.kernels import AnyKernel, GaussianKernel, disk_kernel, gaussian_kernel, line_kernel
+from operators.rng import generator
 from operators.spec import Need, Ui
 
 
@@ -359,7 +360,7 @@ def tilt_field(height: int, width: int, strength: float, correlation: float, see
     """
     if strength < 0 or not correlation > 0:
         raise ShapeError(f"Expected strength >= 0 and correlation > 0, got {strength} and {correlation}; mend them.")
-    draw = np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence(seed)))
+    draw = generator(seed)
     # white noise after a Gaussian filter of this width has the correlation of one √2 times as wide
     std = correlation / 2**0.5
     margin = int(np.ceil(4 * std))

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 import safetensors.torch
 import torch
 from pydantic import Field
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from operators.base import Operator, OperatorSpec, Shape, check_image_shape
 from operators.errors import ReadError, ShapeError
+from operators.rng import generator
 from operators.spec import DataRef, Need
 
 PATCH = 128
@@ -240,7 +240,7 @@ class LearnedBlurSpec(OperatorSpec):
         """
         shape = check_image_shape(in_shape)
         network = read_wizard(self.weights, base)
-        draw = np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence(self.seed)))
+        draw = generator(self.seed)
         code = self.strength * draw.standard_normal((8 * network.width, shape[-2] // PATCH, shape[-1] // PATCH))
         return LearnedBlur(network, torch.from_numpy(code), shape)
 
