@@ -20,7 +20,7 @@ demo: .venv/.installed
 	$(BIN)/preimage demo $(ARGS)
 
 test: .venv/.installed
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 app:
 	@echo "The front end is not written yet; until it is, use 'make demo', the preimage command or Python."

@@ -23,12 +23,16 @@ from restoration.methods.ddrm import DDRM
 from restoration.methods.dds import DDS
 from restoration.methods.diffpir import DiffPIR
 from restoration.methods.dps import DPS, LikelihoodGuidance, NormGuidance, ZetaGuidance
+from restoration.methods.flow_chef import FlowChef
+from restoration.methods.flow_dps import FlowDPS
 from restoration.methods.lgd import LGD, LogMeanExp
 from restoration.methods.mcg import MCG
 from restoration.methods.mcg_diff import MCGDiff
 from restoration.methods.moment_matching import MomentMatching
 from restoration.methods.pigdm import PiGDM
 from restoration.methods.pnp_dm import PnPDM
+from restoration.methods.pnp_flow import PnPFlow
+from restoration.methods.rad import RAD
 from restoration.methods.red_diff import REDDiff
 from restoration.methods.sitcom import SITCOM
 from restoration.prior import Prior
@@ -69,6 +73,13 @@ METHODS: dict[str, Method] = {
     "RED-diff (default)": REDDiff(),
     "SITCOM (default)": SITCOM(),
     "MCG-diff, 16 particles": MCGDiff(particles=16),
+    "RAD (default)": RAD(),
+    "RAD, 400 levels": RAD(schedule=Karras(steps=400, sigma_max=20, sigma_min=0.005)),
+    "PnP-Flow (default)": PnPFlow(),
+    "PnP-Flow, 1 draw": PnPFlow(draws=1),
+    "FlowDPS (default)": FlowDPS(),
+    "FlowChef (default)": FlowChef(),
+    "FlowChef, rate 0.1": FlowChef(rate=0.1),
 }
 
 
@@ -180,12 +191,12 @@ def table(problem: Problem, seeds: range) -> None:
 
 
 def modes(seeds: range) -> None:
-    """Two modes that the data hardly tell apart: the share of samples in the first, and the error of the mean."""
+    """Two modes of which the data prefer the second: the share of samples in the first, and the spread of a pixel."""
     shape = (1, 8, 8)
     mask = torch.zeros(8, 8, dtype=torch.bool)
     mask[2, 2] = mask[5, 5] = True
     means = torch.stack([torch.full(shape, 0.35), torch.full(shape, 0.65)]).double()
-    y = torch.tensor([[[0.5, 0.51]]]).double()
+    y = torch.tensor([[[0.54, 0.55]]]).double()
     even, std = torch.tensor([0.5, 0.5]).double(), torch.tensor([0.1, 0.1]).double()
     world = Mixture.make(Inpainting(mask, shape), even, means, std, y=y, sigma=0.1)
     print(f"\n### Two modes, two pixels measured ({len(seeds)} samples)\n")

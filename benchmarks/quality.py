@@ -21,7 +21,7 @@ from app.pictures import read_picture
 from restoration.assets import AssetStore
 from restoration.method import Method
 from restoration.pipeline import Pipeline, with_seeds
-from restoration.prior import Precision
+from restoration.precision import Precision
 from restoration.recipe import NoPrior, Recipe, read_recipe
 from restoration.result import Measurement, Result
 

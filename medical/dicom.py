@@ -12,13 +12,13 @@ from pydicom.tag import BaseTag
 from medical.dicom_pixels import Encoding, encoding_of, physical, quiet, stored_pixels, unit_of
 from medical.dicom_series import Found as Found
 from medical.dicom_series import Series as Series
-from medical.dicom_series import find_series
+from medical.dicom_series import find_series, series_in
 from medical.dicom_slices import Slice, functional
 from medical.files import read_whole
 from medical.volume import Note, Source, SourceFile, Volume, with_filled
 from operators.errors import ReadError
 
-__all__ = ["Found", "Series", "find_series", "read_series"]
+__all__ = ["Found", "Series", "find_series", "read_series", "series_in"]
 
 
 def read_series(series: Series, *, on_gap: Literal["error", "slicewise"] = "error") -> Volume:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,8 +94,17 @@ def find_series(folder: Path, *, bare: bool = False) -> Found:
     if not folder.exists():
         raise ReadError("Expected a folder or a file to read, got a name that does not exist; look at its spelling.")
     left_out: Counter[str] = Counter()
+    return _sorted_out(_files(folder, left_out), left_out, bare)
+
+
+def series_in(files: Iterable[Path]) -> Found:
+    """All series of grey images in some files."""
+    return _sorted_out(files, Counter(), bare=False)
+
+
+def _sorted_out(files: Iterable[Path], left_out: Counter[str], bare: bool) -> Found:
     groups: dict[tuple[Any, ...], list[Slice]] = defaultdict(list)
-    for path in _files(folder, left_out):
+    for path in files:
         header = read_header(path, bare)
         if isinstance(header, str):
             left_out[header] += 1

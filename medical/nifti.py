@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from operators.errors import PreimageError, ReadError, ShapeError, WriteError
 
 ENDINGS = (".nii", ".nii.gz")
 """Of the files that are written."""
+
+MAX_VOXELS = 1 << 29
+"""Most voxels read; a header can promise more than any machine holds."""
 
 _MILLIMETRES = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
 _RIGHT_ANGLE = 1e-4
@@ -168,6 +172,10 @@ def _numbers(image: Any) -> NDArray[Any]:
     kind = image.get_data_dtype()
     if kind.names is not None or kind.kind not in "biufc":
         raise ReadError("Expected one number a voxel, got colour; split the channels first.")
+    if math.prod(image.shape) > MAX_VOXELS:
+        raise ReadError(
+            f"Expected at most {MAX_VOXELS} voxels, got a header with {math.prod(image.shape)}; split the file."
+        )
     try:
         if kind.kind == "c":
             return np.asarray(image.dataobj, dtype=np.complex64)

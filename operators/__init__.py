@@ -72,6 +72,7 @@ from operators.noncartesian import NonCartesianMRI as NonCartesianMRI
 from operators.noncartesian import NonCartesianMRISpec as NonCartesianMRISpec
 from operators.nonlinear import ExposureBlur as ExposureBlur
 from operators.nonlinear import ExposureBlurSpec as ExposureBlurSpec
+from operators.parametric import Parametric as Parametric
 from operators.partial import PartialCosine as PartialCosine
 from operators.partial import PartialFourier as PartialFourier
 from operators.partial import PartialHadamard as PartialHadamard
@@ -99,6 +100,12 @@ from operators.tone import Exposure as Exposure
 from operators.tone import ExposureSpec as ExposureSpec
 from operators.tone import Quantisation as Quantisation
 from operators.tone import QuantisationSpec as QuantisationSpec
+from operators.unknown_blur import UnknownKernel as UnknownKernel
+from operators.unknown_blur import UnknownKernelSpec as UnknownKernelSpec
+from operators.unknown_blur import UnknownWidth as UnknownWidth
+from operators.unknown_blur import UnknownWidthSpec as UnknownWidthSpec
+from operators.unknown_exposure import UnknownExposure as UnknownExposure
+from operators.unknown_exposure import UnknownExposureSpec as UnknownExposureSpec
 from operators.varying import TurbulenceSpec as TurbulenceSpec
 from operators.varying import VaryingBlur as VaryingBlur
 from operators.varying import VaryingBlurSpec as VaryingBlurSpec
@@ -136,6 +143,9 @@ AnyOperator = Annotated[
     | HologramSpec
     | BandBlurSpec
     | SpectralResponseSpec
+    | UnknownKernelSpec
+    | UnknownWidthSpec
+    | UnknownExposureSpec
     | ComposedSpec
     | StackedSpec,
     Field(discriminator="kind"),

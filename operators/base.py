@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from math import inf, prod
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,12 @@ from operators.spec import Need, Spec
 
 Shape = tuple[int, ...]
 Pullback = Callable[[Tensor], Tensor]
+
+_DTYPES = (
+    frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64}),
+    frozenset({torch.complex32, torch.complex64, torch.complex128}),
+)
+"""Of real and of complex images and data. A look into a set is the quickest check; see `Inpainting`."""
 
 
 class Operator(nn.Module, ABC):
@@ -53,10 +59,6 @@ class Operator(nn.Module, ABC):
         self.in_complex = in_complex
         self.out_complex = out_complex
 
-    if TYPE_CHECKING:  # nn.Module types its call as Any
-
-        def __call__(self, x: Tensor) -> Tensor: ...
-
     def forward(self, x: Tensor) -> Tensor:
         """A x.
 
@@ -67,6 +69,8 @@ class Operator(nn.Module, ABC):
         """
         self.check_image(x)
         return self._forward(x)
+
+    __call__ = forward  # without nn.Module's search for hooks, which takes as long as a product with a small mask
 
     def vjp(self, x: Tensor) -> tuple[Tensor, Pullback]:
         """A x, and the map v ↦ J^T v with J the derivative of A at x (mirrors `torch.func.vjp`).
@@ -146,14 +150,30 @@ class Operator(nn.Module, ABC):
         self.check_data(y)
         return y
 
+    def gather(self, y: Tensor) -> Tensor:
+        """The numbers in the data that were measured, which noise and residuals are about.
+
+        The data themselves, except for operators whose data have places where nothing was measured.
+
+        Shapes: y (B, *out_shape) → (B, ...).
+        """
+        return y
+
+    def scatter(self, values: Tensor) -> Tensor:
+        """The data that hold these numbers, and zero where nothing was measured; undoes `gather`.
+
+        Shapes: values (B, ...) → (B, *out_shape).
+        """
+        return values
+
     def check_image(self, x: Tensor) -> None:
         """Raise ShapeError unless x is a batch of this operator's images, (B, *in_shape)."""
-        if x.shape[1:] != self.in_shape or x.is_complex() != self.in_complex or not _is_inexact(x):
+        if x.shape[1:] != self.in_shape or x.dtype not in _DTYPES[self.in_complex]:
             raise ShapeError(_mismatch(type(self).__name__, self.in_shape, self.in_complex, x))
 
     def check_data(self, y: Tensor) -> None:
         """Raise ShapeError unless y is a batch of this operator's data, (B, *out_shape)."""
-        if y.shape[1:] != self.out_shape or y.is_complex() != self.out_complex or not _is_inexact(y):
+        if y.shape[1:] != self.out_shape or y.dtype not in _DTYPES[self.out_complex]:
             raise ShapeError(_mismatch(f"{type(self).__name__} data", self.out_shape, self.out_complex, y))
 
     def _check_held(self, z: Tensor, y: Tensor) -> None:
@@ -434,6 +454,14 @@ class Composed(LinearOperator):
         """A picture of the data, as the outer operator shows it."""
         return self.outer.data_as_image(y)
 
+    def gather(self, y: Tensor) -> Tensor:
+        """What the outer operator measured; see `Operator.gather`."""
+        return self.outer.gather(y)
+
+    def scatter(self, values: Tensor) -> Tensor:
+        """The outer operator's data; see `Operator.scatter`."""
+        return self.outer.scatter(values)
+
     def _forward(self, x: Tensor) -> Tensor:
         return self.outer._forward(self.inner._forward(x))
 
@@ -541,6 +569,17 @@ class Stacked(LinearOperator):
         panels = zip(self._parts, picture.split(widths, -1), frames, strict=True)
         return self.join([part.data_from_image(panel[:, :c, :h]) for part, panel, (c, h, _) in panels])
 
+    def gather(self, y: Tensor) -> Tensor:
+        """What the parts measured, one after the other; see `Operator.gather`."""
+        pairs = zip(self._parts, self._blocks(y), strict=True)
+        return torch.cat([part.gather(block).flatten(1) for part, block in pairs], 1)
+
+    def scatter(self, values: Tensor) -> Tensor:
+        """The parts' data, one after the other; see `Operator.scatter`."""
+        shapes = [part.gather(values.new_zeros(1, *part.out_shape)).shape[1:] for part in self._parts]
+        pairs = zip(self._parts, values.split([prod(shape) for shape in shapes], 1), shapes, strict=True)
+        return torch.cat([part.scatter(block.reshape(-1, *shape)).flatten(1) for part, block, shape in pairs], 1)
+
     @property
     def _parts(self) -> list[LinearOperator]:
         return [part for part in self.parts if isinstance(part, LinearOperator)]
@@ -642,10 +681,6 @@ def check_side(name: str, height: int, width: int, advice: str) -> None:
 def _like(constant: Tensor, c: Tensor) -> Tensor:
     # real constants in the precision of the coefficients, so that the answer has the precision of the input
     return constant.to(c.real.dtype if c.is_complex() else c.dtype)
-
-
-def _is_inexact(x: Tensor) -> bool:
-    return x.is_floating_point() or x.is_complex()
 
 
 def _words(shape: Shape, is_complex: bool) -> str:

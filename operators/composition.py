@@ -53,6 +53,14 @@ class Chain(Operator):
         """A picture of the data, as the last operator shows it."""
         return self._steps[-1].data_as_image(y)
 
+    def gather(self, y: Tensor) -> Tensor:
+        """What the last operator measured; see `Operator.gather`."""
+        return self._steps[-1].gather(y)
+
+    def scatter(self, values: Tensor) -> Tensor:
+        """The last operator's data; see `Operator.scatter`."""
+        return self._steps[-1].scatter(values)
+
     def vjp(self, x: Tensor) -> tuple[Tensor, Pullback]:
         """A x and the steps' own pullbacks, last to first; see `Operator.vjp`."""
         pullbacks: list[Pullback] = []

@@ -39,9 +39,9 @@ def defects(height: int, width: int, dead: float, hot: float, columns: int, seed
 
 
 class DefectivePixels(Inpainting):
-    """Inpainting of dead and hot pixels: data are the good pixels; a picture of them shows dead ones black, hot white.
+    """Inpainting of dead and hot pixels: data are the good pixels and zero elsewhere; pictures show hot ones white.
 
-    Shapes: x (B, ..., H, W) → (B, ..., n_good).
+    Shapes: x (B, ..., H, W) → (B, ..., H, W).
 
     Args:
         dead: bool (H, W), True where a pixel reads nothing.
@@ -60,7 +60,8 @@ class DefectivePixels(Inpainting):
 
     def data_as_image(self, y: Tensor) -> Tensor:
         """The good pixels in place, dead ones black, hot ones white.   Shapes: data → (B, ..., H, W)."""
-        return super().data_as_image(y) + self.hot.to(y.dtype)
+        self.check_data(y)
+        return torch.where(self.hot, 1, y)
 
 
 class DefectsSpec(OperatorSpec):

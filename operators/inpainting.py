@@ -1,4 +1,4 @@
-"""Missing pixels: the data are the measured pixels and nothing else."""
+"""Missing pixels: the data are the picture with zero in the holes."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -9,17 +9,20 @@ from pydantic import Field
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from operators.base import OperatorSpec, OrthonormalOperator, Shape, check_image_shape
+from operators.base import OperatorSpec, Shape, SpectralOperator, check_image_shape
 from operators.errors import ShapeError
 from operators.masks import AnyMask, RandomMask
+from operators.solve import per_sample
 from operators.spec import Need
 
 
-class Inpainting(OrthonormalOperator):
-    """Keep the measured pixels, as a list: noise and residuals exist only where something was measured.
+class Inpainting(SpectralOperator):
+    """Keep the measured pixels and put zero elsewhere, A x = mask x; noise exists only where something was measured.
 
-    Shapes: x (B, ..., H, W) → (B, ..., n_measured), pixels in reading order. Where each channel has a mask of its own,
-    x (B, ..., C, H, W) → (B, ..., n_measured), one channel after the other.
+    The spectrum is the list of measured pixels in reading order: (B, ..., n), or (B, n) with one channel after the
+    other where each has a mask of its own. Every singular value is one, and A A* is A.
+
+    Shapes: x (B, ..., H, W) → (B, ..., H, W).
 
     Args:
         mask: bool, True where measured: (H, W), the same for all channels, or (C, H, W).
@@ -30,12 +33,13 @@ class Inpainting(OrthonormalOperator):
         ShapeError: the mask has another size than the image, or measures nothing.
     """
 
-    offers: ClassVar[frozenset[Need]] = OrthonormalOperator.offers | {Need.MASK}
+    offers: ClassVar[frozenset[Need]] = SpectralOperator.offers | {Need.MASK}
 
     mask: Tensor
     _weights: Tensor
     _index: Tensor
     _nearest: Tensor
+    _ones: Tensor
 
     def __init__(self, mask: Tensor, in_shape: Shape, *, in_complex: bool = False) -> None:
         in_shape = check_image_shape(in_shape)
@@ -47,54 +51,82 @@ class Inpainting(OrthonormalOperator):
         index = mask.flatten().nonzero().squeeze(1)
         if len(index) == 0:
             raise ShapeError("Inpainting expected at least one measured pixel, got none; make the holes smaller.")
-        out_shape = (*in_shape[: -mask.ndim], len(index))
-        super().__init__(in_shape, out_shape, in_complex=in_complex, out_complex=in_complex)
+        super().__init__(in_shape, in_shape, in_complex=in_complex, out_complex=in_complex)
         self.register_buffer("mask", mask.clone())
         # numbers beside the truth values: converting them costs as much as the product
         self.register_buffer("_weights", mask.to(torch.get_default_dtype()))
         self.register_buffer("_index", index)
         self.register_buffer("_nearest", _nearest_measured(mask))
+        self.register_buffer("_ones", torch.ones(1), persistent=False)
 
-    def to_spectrum(self, x: Tensor) -> Tensor:
-        """The measured pixels of x.   Shapes: (B, ..., H, W) → (B, ..., n_measured)."""
+    @property
+    def singular_values(self) -> Tensor:
+        """One, for every measured pixel."""
+        return self._ones
+
+    def gather(self, y: Tensor) -> Tensor:
+        """The measured pixels as a list.   Shapes: (B, ..., H, W) → (B, ..., n), or (B, n) for a mask of channels."""
         # two axes, because torch selects much faster from a matrix than from anything else
-        planes = x.reshape(-1, self.mask.numel())
-        return planes.index_select(1, self._index).reshape(-1, *self.out_shape)
+        lists = y.reshape(-1, self.mask.numel()).index_select(1, self._index)
+        return lists.reshape(len(y), *self.in_shape[: -self.mask.ndim], -1)
 
-    def from_spectrum(self, c: Tensor) -> Tensor:
-        """Pixels put in place, zero elsewhere.   Shapes: (B, ..., n_measured) → (B, ..., H, W)."""
-        lists = c.reshape(-1, len(self._index))
+    def scatter(self, values: Tensor) -> Tensor:
+        """Pixels put in place, zero elsewhere; undoes `gather`."""
+        lists = values.reshape(-1, len(self._index))
         planes = lists.new_zeros(len(lists), self.mask.numel())
         return planes.scatter_(1, self._index.expand_as(lists), lists).reshape(-1, *self.in_shape)
 
-    def data_from_image(self, picture: Tensor) -> Tensor:
-        """The measured pixels of a holed picture, whatever is in the holes.   Shapes: (B, ..., H, W) → data."""
-        self.check_image(picture)
-        return self.to_spectrum(picture)
+    def to_spectrum(self, x: Tensor) -> Tensor:
+        """The measured pixels; see `gather`."""
+        return self.gather(x)
 
-    def data_as_image(self, y: Tensor) -> Tensor:
-        """The measured pixels in place, black elsewhere.   Shapes: data → (B, ..., H, W)."""
-        self.check_data(y)
-        return self.from_spectrum(y)
+    def from_spectrum(self, c: Tensor) -> Tensor:
+        """Pixels put in place; see `scatter`."""
+        return self.scatter(c)
+
+    def data_to_spectrum(self, y: Tensor) -> Tensor:
+        """The measured pixels; see `gather`."""
+        return self.gather(y)
+
+    def data_from_spectrum(self, c: Tensor) -> Tensor:
+        """Pixels put in place; see `scatter`."""
+        return self.scatter(c)
+
+    def data_from_image(self, picture: Tensor) -> Tensor:
+        """A holed picture with zero in the holes, whatever was in them.   Shapes: (B, ..., H, W) → (B, ..., H, W)."""
+        self.check_image(picture)
+        return torch.where(self.mask, picture, 0)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        weights = self._buffers["_weights"]  # an attribute of nn.Module takes a microsecond to find, the product thirty
+        assert weights is not None
+        return x * (weights if weights.dtype == x.dtype else weights.to(x.real.dtype))
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self._forward(y)
 
     def _normal(self, x: Tensor) -> Tensor:
-        return x * self._weights.to(x.real.dtype if x.is_complex() else x.dtype)
+        return self._forward(x)
+
+    def _pinv(self, y: Tensor, tol: float, max_iter: int) -> Tensor:
+        return self._forward(y)
+
+    def _prox(self, z: Tensor, y: Tensor, rho: Tensor | float, tol: float, max_iter: int) -> Tensor:
+        return z + self._forward((y - z) / (1 + per_sample(rho, z.ndim)))
 
     def _guess(self, y: Tensor) -> Tensor:
         # the nearest measured pixel: the cheapest fill that follows the picture
-        return y.reshape(-1, len(self._index)).index_select(1, self._nearest).reshape(-1, *self.in_shape)
+        return y.reshape(-1, self.mask.numel()).index_select(1, self._nearest).reshape(-1, *self.in_shape)
 
 
 def _nearest_measured(mask: Tensor) -> Tensor:
-    """For every pixel in reading order, the position in the data of the measured pixel nearest to it.
+    """For every pixel in reading order, the position of the measured pixel nearest to it.
 
     Another channel is further than any pixel of the same one, so that it helps out only where a channel has none.
     """
     far = (*(float(sum(mask.shape[-2:])),) * (mask.ndim - 2), 1.0, 1.0)
     where = distance_transform_edt(~mask.numpy(force=True), sampling=far, return_distances=False, return_indices=True)
-    position = torch.cumsum(mask.flatten(), 0) - 1
-    flat = torch.from_numpy(np.ravel_multi_index(tuple(where), tuple(mask.shape)).ravel())
-    return position[flat.to(position.device)]
+    return torch.from_numpy(np.ravel_multi_index(tuple(where), tuple(mask.shape)).ravel()).to(mask.device)
 
 
 class InpaintingSpec(OperatorSpec):

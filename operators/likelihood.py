@@ -21,26 +21,40 @@ class Likelihood:
     Attributes:
         operator: A, with images (B, *in_shape) and data (B, *out_shape).
         noise: the law of y given A x.
-        y: data, (1 or B, *out_shape); a batch of 1 serves every sample.
+        y: data, (1 or B, *out_shape); a batch of 1 serves every sample. Zero is put where nothing was measured.
+        start: an image to begin from in place of the operator's guess, (1 or B, *in_shape).
 
     Raises:
-        ShapeError: y is not a batch of the operator's data.
+        ShapeError: y is not a batch of the operator's data, or `start` not one of its images.
         NeedError: the data are complex and the noise is not meant for complex data.
     """
 
     operator: Operator
     noise: Noise
     y: Tensor
+    start: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.operator.check_data(self.y)
+        if self.start is not None:
+            self.operator.check_image(self.start)
         if self.operator.out_complex and not self.noise.takes_complex:
             raise NeedError(f"{self.noise.title} noise expected real data, got complex; choose Gaussian noise.")
+        object.__setattr__(self, "y", self.operator.scatter(self.operator.gather(self.y)))
+
+    @classmethod
+    def simulate(cls, operator: Operator, noise: Noise, x: Tensor, rng: Rng) -> "Likelihood":
+        """The likelihood of noisy data of known images.   Shapes: x (1 or B, *in_shape), with B streams in `rng`."""
+        return cls(operator, noise, operator.scatter(noise.sample(operator.gather(operator(x)), rng)))
+
+    def guess(self) -> Tensor:
+        """`start` where there is one, else the operator's guess from the data: (1 or B, *in_shape)."""
+        return self.operator.guess(self.y) if self.start is None else self.start
 
     def log_prob(self, x: Tensor) -> Tensor:
         """The log-probability log p(y | x) up to a constant in x; differentiable.   Shapes: x (B, *in_shape) → (B,)."""
         self._check_batch(x)
-        return self.noise.log_prob(self.y, self.operator(x))
+        return self.noise.log_prob(*self._measured(self.operator(x)))
 
     def grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The gradient of log p(y | x), and log p(y | x) itself, each per sample.
@@ -49,7 +63,8 @@ class Likelihood:
         """
         self._check_batch(x)
         clean, pullback = self.operator.vjp(x)
-        return pullback(self.noise.score(self.y, clean)), self.noise.log_prob(self.y, clean)
+        pair = self._measured(clean)
+        return pullback(self.operator.scatter(self.noise.score(*pair))), self.noise.log_prob(*pair)
 
     def misfit(self, x: Tensor) -> Tensor:
         """|y − A x|.   Shapes: x (B, *in_shape) → (B,).   Units: data units."""
@@ -74,7 +89,7 @@ class Likelihood:
         Shapes: x (B, *in_shape) → (B,).   Units: standard deviations of the noise.
         """
         self._check_batch(x)
-        white = self.noise.whiten(self.y, self.operator(x))
+        white = self.noise.whiten(*self._measured(self.operator(x)))
         components = torch.view_as_real(white) if white.is_complex() else white
         return components.square().flatten(1).mean(1).sqrt()
 
@@ -112,8 +127,9 @@ class Likelihood:
         spread = torch.as_tensor(step, dtype=mean.real.dtype, device=mean.device).sqrt()
         jitter = rng.randn(operator.in_shape, complex=operator.in_complex).to(mean)
         z = mean + per_sample(spread, mean.ndim) * jitter
-        y = self.y + noise.sigma * rng.randn(operator.out_shape, complex=operator.out_complex).to(self.y)
-        return operator.prox(z, y, rho)
+        values = operator.gather(self.y)
+        values = values + noise.sigma * rng.randn(values.shape[1:], complex=operator.out_complex).to(values)
+        return operator.prox(z, operator.scatter(values), rho)
 
     def through(self, decode: Callable[[Tensor], Tensor], in_shape: Shape = ()) -> "Likelihood":
         """The likelihood of a latent z with x = decode(z).
@@ -132,6 +148,9 @@ class Likelihood:
                 f"The method needs Gaussian noise for its proximal step, got {self.noise.kind}; choose another method."
             )
         return self.operator, self.noise
+
+    def _measured(self, clean: Tensor) -> tuple[Tensor, Tensor]:
+        return self.operator.gather(self.y), self.operator.gather(clean)
 
     def _check_batch(self, x: Tensor) -> None:
         if self.y.shape[0] not in (1, x.shape[0]):
@@ -172,6 +191,14 @@ class Decoded(Operator):
     def data_as_image(self, y: Tensor) -> Tensor:
         """A picture of the data, as the inner operator shows it."""
         return self.operator.data_as_image(y)
+
+    def gather(self, y: Tensor) -> Tensor:
+        """What the inner operator measured; see `Operator.gather`."""
+        return self.operator.gather(y)
+
+    def scatter(self, values: Tensor) -> Tensor:
+        """The inner operator's data; see `Operator.scatter`."""
+        return self.operator.scatter(values)
 
     def _forward(self, x: Tensor) -> Tensor:
         return self.operator(self.decode(x))

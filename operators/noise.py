@@ -129,6 +129,7 @@ class Correlated(Noise):
 
     title: ClassVar[str] = "Correlated Gaussian"
     takes_complex: ClassVar[bool] = True
+    offers: ClassVar[frozenset[Need]] = frozenset({Need.NOISE_PRIOR})
     kind: Literal["correlated"] = "correlated"
     sigma: Annotated[Sigma, Field(description="Standard deviation of the noise in a pixel.")] = 0.05
     exponent: Annotated[

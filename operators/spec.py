@@ -50,6 +50,11 @@ class Need(StrEnum):
     CODEC = "codec"
     TEXT = "text"
     BRIDGE = "bridge"
+    NOISE_MAP = "noise-map"
+    PARAMETERS = "parameters"
+    KERNEL = "kernel"
+    WIDTH = "width"
+    NOISE_PRIOR = "noise-prior"
 
     @property
     def sentence(self) -> str:
@@ -69,7 +74,12 @@ _SENTENCES: dict[Need, str] = {
     Need.VJP: "The method needs a model that can be differentiated (back-propagated through).",
     Need.CODEC: "The method needs a latent model, that is one with an encoder and a decoder.",
     Need.TEXT: "The method needs a model conditioned on text.",
+    Need.PARAMETERS: "The method is blind and needs an operator with unknown parameters, such as 'unknown-exposure'.",
+    Need.KERNEL: "The method needs a blur whose kernel is unknown, that is 'unknown-kernel'.",
+    Need.WIDTH: "The method needs a blur whose width is unknown, that is 'unknown-width'.",
+    Need.NOISE_PRIOR: "The method needs noise that a prior can be made of, that is correlated Gaussian noise.",
     Need.BRIDGE: "The method needs a bridge model, that is one trained on pairs of degraded and clean images.",
+    Need.NOISE_MAP: "The method needs a prior that takes a noise level for every pixel; no trained one here does.",
 }
 
 
@@ -118,17 +128,46 @@ class DataRef(Spec):
         try:
             content = path.read_bytes()
         except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise ReadError(
-                f"Expected a readable file at {path!s}, got '{reason or error}'; check the path in the recipe."
-            ) from error
-        found = hashlib.sha256(content).hexdigest()
+            raise _unreadable(path, error) from error
+        self._verify(path, hashlib.sha256(content).hexdigest())
+        return content
+
+    def digest(self, base: Path = Path()) -> str:
+        """SHA-256 of the file, or of the names and contents of all files in a folder but hidden ones; verified.
+
+        Raises:
+            ReadError, AssetCorrupt: as `read_bytes`. Large files are never held in memory.
+        """
+        path = self.resolve(base)
+        try:
+            if path.is_dir():
+                names = (p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+                shown = sorted(n for n in names if not any(part.startswith(".") for part in n.split("/")))
+                lines = "".join(f"{_file_digest(path / n)}  {n}\n" for n in shown)
+                found = hashlib.sha256(lines.encode()).hexdigest()
+            else:
+                found = _file_digest(path)
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, error) from error
+        self._verify(path, found)
+        return found
+
+    def _verify(self, path: Path, found: str) -> None:
         if self.sha256 is not None and found != self.sha256:
             raise AssetCorrupt(
                 f"Expected {path} to have SHA-256 {self.sha256[:12]}…, got {found[:12]}…; "
                 "restore the original file or update the recipe."
             )
-        return content
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unreadable(path: Path, error: OSError | ValueError) -> ReadError:
+    reason = error.strerror if isinstance(error, OSError) else error
+    return ReadError(f"Expected a readable file at {path!s}, got '{reason or error}'; check the path in the recipe.")
 
 
 def pin(spec: _S, base: Path) -> _S:
@@ -140,7 +179,7 @@ def pin(spec: _S, base: Path) -> _S:
         ReadError, AssetCorrupt: a file cannot be used.
     """
     if isinstance(spec, DataRef):
-        digest = hashlib.sha256(spec.read_bytes(base)).hexdigest()
+        digest = spec.digest(base)
         return spec.model_copy(update={"path": str(spec.resolve(base).resolve()), "sha256": digest})
     pinned: dict[str, Any] = {}
     for name in type(spec).model_fields:

@@ -41,6 +41,7 @@ def check_operator(operator: Operator, *, batch: int = 2, seed: int = 0, toleran
     y = rng.randn(op.out_shape, complex=op.out_complex)
     _check_offers(op)
     _check_purity(op, x)
+    _check_measured(op, x, y)
     _check_shapes(op, x, y)
     _check_samples(op, x)
     _check_precision(op, x)
@@ -123,6 +124,7 @@ def _check_shapes(op: Operator, x: Tensor, y: Tensor) -> None:
     guess = op.guess(y)
     _require(op, guess.shape == x.shape, f"expected a guess of shape {tuple(x.shape)}, got {tuple(guess.shape)}.")
     _require(op, guess.is_complex() == op.in_complex, "expected the guess to be complex exactly when images are.")
+    y = op.scatter(op.gather(y))
     picture = op.data_as_image(y)
     shown = op.data_from_image(picture)
     # a picture that only rearranges the data gives them back exactly; an offset or a weight costs a rounding
@@ -138,6 +140,13 @@ def _check_shapes(op: Operator, x: Tensor, y: Tensor) -> None:
             continue
         sentence = f"expected a ShapeError for images of shape {tuple(bad.shape)} {bad.dtype}, got data."
         _require(op, False, sentence)
+
+
+def _check_measured(op: Operator, x: Tensor, y: Tensor) -> None:
+    data, values = op(x), op.gather(y)
+    again, shown = op.scatter(op.gather(data)), op.gather(op.scatter(values))
+    _require(op, torch.equal(again, data), "expected data of zero wherever gather takes nothing.")
+    _require(op, torch.equal(shown, values), "expected gather to undo scatter.")
 
 
 def _check_purity(op: Operator, x: Tensor) -> None:

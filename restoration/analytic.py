@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from operators.spec import Need
 from restoration.prior import Denoiser
 
 
@@ -13,6 +14,8 @@ class GaussianPrior(Denoiser):
 
     Shapes: mean and variance broadcast against `shape`.
     """
+
+    offers = Denoiser.offers | {Need.NOISE_MAP}
 
     def __init__(self, mean: Tensor, variance: Tensor, shape: tuple[int | None, ...]) -> None:
         super().__init__()
@@ -24,7 +27,7 @@ class GaussianPrior(Denoiser):
     variance: Tensor
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        noise = sigma.view(-1, *[1] * (x.ndim - 1)) ** 2
+        noise = _level(sigma, x) ** 2
         return (self.variance * x + noise * self.mean) / (self.variance + noise)
 
 
@@ -33,6 +36,8 @@ class MixturePrior(Denoiser):
 
     Shapes: weights (K,), means (K, *shape), std (K,).
     """
+
+    offers = Denoiser.offers | {Need.NOISE_MAP}
 
     def __init__(self, weights: Tensor, means: Tensor, std: Tensor) -> None:
         super().__init__()
@@ -46,16 +51,19 @@ class MixturePrior(Denoiser):
     std: Tensor
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        total = self.std**2 + sigma[:, None] ** 2  # (B, K): variance of x under each component
+        variance = self.std.view(-1, *[1] * (x.ndim - 1)) ** 2
+        total = variance + _level(sigma, x)[:, None] ** 2  # of x under each component: (B, K, 1 ...) or (B, K, *shape)
         gap = x[:, None] - self.means  # (B, K, *shape)
-        squared = gap.flatten(2).square().sum(-1)
-        n = self.means[0].numel()
-        logits = self.weights.log() - 0.5 * squared / total - 0.5 * n * total.log()
+        logits = self.weights.log() - 0.5 * (gap.square() / total + total.log()).flatten(2).sum(-1)
         shares = torch.softmax(logits, dim=1)
         # Within a component: mean_k + std² / (std² + sigma²) (x - mean_k).
-        shrink = (self.std**2 / total).view(*shares.shape, *[1] * (x.ndim - 1))
-        estimates = self.means + shrink * gap
-        return (shares.view(shrink.shape) * estimates).sum(1)
+        estimates = self.means + variance / total * gap
+        return (shares.view(*shares.shape, *[1] * (x.ndim - 1)) * estimates).sum(1)
+
+
+def _level(sigma: Tensor, x: Tensor) -> Tensor:
+    # One level per sample or per pixel, to broadcast against images.
+    return sigma if sigma.ndim == x.ndim else sigma.view(-1, *[1] * (x.ndim - 1))
 
 
 class PowerLawPrior(Denoiser):

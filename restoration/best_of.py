@@ -11,10 +11,12 @@ from operators.likelihood import Likelihood
 from operators.rng import Rng
 from operators.spec import Need, Source
 from restoration.draws import Langevin
-from restoration.method import Method, Step
+from restoration.method import Found, Method, Step
+from restoration.methods.blind_dps import BlindDPS
 from restoration.methods.daps import DAPS
 from restoration.methods.diffpir import DiffPIR
 from restoration.methods.dps import DPS
+from restoration.methods.gdp import GDP
 from restoration.methods.lgd import LGD
 from restoration.methods.pnp_dm import PnPDM
 from restoration.methods.red_diff import REDDiff
@@ -23,7 +25,7 @@ from restoration.prior import Prior
 from restoration.schedule import Karras
 
 Repeated = Annotated[
-    DAPS | DPS | LGD | PnPDM | REDDiff | SITCOM | DiffPIR,
+    DAPS | DPS | LGD | PnPDM | REDDiff | SITCOM | DiffPIR | BlindDPS | GDP,
     Field(discriminator="kind"),
 ]
 
@@ -67,11 +69,21 @@ class BestOf(Method):
         """The network calls of `runs` runs."""
         going = [self.method.run(prior, likelihood, rng.child(f"run {k}")) for k in range(self.runs)]
         for steps in zip(*going, strict=True):
-            residuals = torch.stack([likelihood.residual_sigma(s.x0) for s in steps])
+            held = [likelihood if s.found is None else s.found.held(likelihood) for s in steps]
+            residuals = torch.stack([h.residual_sigma(s.x0) for h, s in zip(held, steps, strict=True)])
             best = residuals.nan_to_num(nan=torch.inf).argmin(0)
             first = steps[0]
             x, x0 = _chosen([s.x for s in steps], best), _chosen([s.x0 for s in steps], best)
-            yield Step(first.index, first.total, first.sigma, x, x0)
+            found = _found([s.found for s in steps if s.found is not None], best)
+            yield Step(first.index, first.total, first.sigma, x, x0, found=found)
+
+
+def _found(runs: list[Found], best: Tensor) -> Found | None:
+    if not runs:
+        return None
+    parameters = [f.parameters for f in runs if f.parameters is not None]
+    sigmas = [f.sigma for f in runs if f.sigma is not None]
+    return Found(_chosen(parameters, best) if parameters else None, _chosen(sigmas, best) if sigmas else None)
 
 
 def _chosen(runs: list[Tensor], best: Tensor) -> Tensor:

@@ -8,9 +8,37 @@ from typing import ClassVar
 from torch import Tensor
 
 from operators.likelihood import Likelihood
+from operators.parametric import Parametric, hold
 from operators.rng import Rng
 from operators.spec import Need, Source, Spec
 from restoration.prior import Prior
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a blind method found of the measurement, for each sample.
+
+    Shapes: parameters (B, *parameter_shape) of a `Parametric` operator, sigma (B,) of Gaussian noise.
+    """
+
+    parameters: Tensor | None
+    sigma: Tensor | None = None
+
+    def held(self, likelihood: Likelihood) -> Likelihood:
+        """The likelihood at these values."""
+        return hold(likelihood, self.parameters, self.sigma)
+
+    def values(self, likelihood: Likelihood) -> dict[str, Tensor]:
+        """The values by the names that people use, (B, ...) each."""
+        operator = likelihood.operator
+        named = {} if self.sigma is None else {"sigma": self.sigma}
+        if self.parameters is not None and isinstance(operator, Parametric):
+            named |= operator.describe(self.parameters)
+        return named
+
+    def of(self, sample: int) -> "Found":
+        """Those of one sample, as a batch of 1."""
+        return Found(*(None if part is None else part[sample : sample + 1] for part in (self.parameters, self.sigma)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +46,8 @@ class Step:
     """Where a run is: `index` of `total` (from 1), noise level of x after the step, iterate and clean estimate.
 
     Shapes: x and x0 (B, *shape), in the prior's space. At the end sigma is 0 and x0 is the result.
-    `effective` (B,) is the effective number of particles of methods that weigh several behind each sample.
+    `effective` (B,) is the effective number of particles of methods that weigh several behind each sample;
+    `found` is what blind methods have made of the measurement by then.
     """
 
     index: int
@@ -27,6 +56,7 @@ class Step:
     x: Tensor
     x0: Tensor
     effective: Tensor | None = None
+    found: Found | None = None
 
 
 class Method(Spec, ABC):
@@ -47,6 +77,8 @@ class Method(Spec, ABC):
     @abstractmethod
     def run(self, prior: Prior | None, likelihood: Likelihood, rng: Rng) -> Iterator[Step]:
         """Yield a step per outer iteration; sample k uses stream k of `rng` alone.
+
+        The run may be closed after any step: the `x0` of the last one is the result so far, and is never changed later.
 
         `prior` is None only for methods that do not need a denoiser.
         """

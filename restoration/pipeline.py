@@ -12,14 +12,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from operators.base import Operator, Shape
+from operators.base import LinearOperator, Operator, Shape
 from operators.errors import Diverged, NeedError, RecipeError, ShapeError
 from operators.likelihood import Likelihood
 from operators.rng import Rng
 from operators.spec import pin
 from restoration.assets import AssetStore
-from restoration.method import Step
+from restoration.method import Found, Step
 from restoration.metrics import psnr, ssim
+from restoration.posterior import imagined_share
 from restoration.precision import Precision, resolve_precision
 from restoration.prior import Cost, Denoiser, Prior
 from restoration.recipe import Recipe
@@ -80,7 +81,7 @@ class Pipeline:
         store, device = store or AssetStore(), torch.device(device)
         if device.type == "cuda" and not torch.cuda.is_available():
             raise RecipeError("Expected a CUDA device for --device cuda, found none; use --device cpu.")
-        if problems := recipe.problems(store):
+        if problems := recipe.problems(store, base):
             raise NeedError(" ".join(problems))
         recipe = pin(recipe, base)
         denoiser = recipe.model.load(store, device, precision)
@@ -99,9 +100,9 @@ class Pipeline:
             truth = truth[..., :height, :width]
         operator = self._operator(shape)
         with torch.no_grad():
-            clean = operator(truth[None])
-            y = self.recipe.noise.sample(clean, Rng([seed], device=self.device).child("measurement"))
-        return Measurement(Likelihood(operator, self.recipe.noise, y), truth, tuple(notes))
+            draws = Rng([seed], device=self.device).child("measurement")
+            likelihood = Likelihood.simulate(operator, self.recipe.noise, truth[None], draws)
+        return Measurement(likelihood, truth, tuple(notes))
 
     def observe(self, picture: Tensor) -> Measurement:
         """A picture of the measurement (C, h, w): the blurred, small or damaged photograph itself."""
@@ -161,6 +162,7 @@ class Pipeline:
         began, cost = time.perf_counter(), Cost()
         samples: list[Tensor] = []
         particles: list[float] = []
+        found: list[Found] = []
         interrupted = False
         groups = self.groups(measurement)
         for number, seeds in enumerate(groups):
@@ -177,17 +179,28 @@ class Pipeline:
             if last is None:
                 raise NeedError(f"Expected at least one step from {type(self.recipe.method).__name__}, got none.")
             samples.append(last.x0)
+            if last.found is not None:
+                found += [last.found.of(k) for k in range(len(last.x0))]
             if interrupted:
                 break
         done = torch.cat(samples)
-        report = self._report(measurement, done, cost, time.perf_counter() - began, complete=not interrupted)
+        report = self._report(measurement, done, found, cost, time.perf_counter() - began, complete=not interrupted)
+        shares, imagined = _imagined([f.held(measurement.likelihood) for f in found] or measurement.likelihood, done)
+        report = report.model_copy(update={"imagined_samples": shares})
         if particles:
             note = f"smallest effective number of particles: {min(particles):.1f}"
             report = report.model_copy(update={"notes": (*report.notes, note)})
-        return Result(done, measurement, self.recipe, report)
+        return Result(done, measurement, self.recipe, report, _values(found, measurement.likelihood), imagined)
 
     def _report(
-        self, measurement: Measurement, samples: Tensor, cost: Cost, seconds: float, *, complete: bool
+        self,
+        measurement: Measurement,
+        samples: Tensor,
+        found: list[Found],
+        cost: Cost,
+        seconds: float,
+        *,
+        complete: bool,
     ) -> Report:
         likelihood, truth, n = measurement.likelihood, measurement.truth, len(samples)
         mean = samples.mean(0)
@@ -197,8 +210,10 @@ class Pipeline:
             else ()
         )
         with torch.no_grad():
-            residuals = torch.cat([likelihood.residual_sigma(s[None]) for s in samples])
-            residual_mean = float(likelihood.residual_sigma(mean[None]))
+            held = [f.held(likelihood) for f in found] or [likelihood] * n
+            residuals = torch.cat([h.residual_sigma(s[None]) for h, s in zip(held, samples, strict=True)])
+            each = held if found else held[:1]
+            residual_mean = float(torch.cat([h.residual_sigma(mean[None]) for h in each]).mean())
         return Report(
             complete=complete,
             psnr=None if truth is None else psnr(truth, mean),
@@ -220,7 +235,7 @@ class Pipeline:
             recipe_digest=self.recipe.digest,
             asset_sha256=self.asset_hashes,
             versions={"python": platform.python_version(), "torch": torch.__version__, "preimage": self.version},
-            notes=(*measurement.notes, *extra),
+            notes=(*measurement.notes, *extra, *_words(_values(found, likelihood))),
         )
 
 
@@ -228,6 +243,32 @@ def _finite(x: Tensor) -> bool:
     # One sum is much cheaper than a look at every number.
     parts = torch.view_as_real(x) if x.is_complex() else x
     return math.isfinite(float(parts.sum(dtype=torch.float64)))
+
+
+@torch.no_grad()
+def _imagined(
+    held: Likelihood | list[Likelihood], samples: Tensor
+) -> tuple[tuple[float, ...], Tensor] | tuple[None, None]:
+    """The share of each sample that was imagined, and the root mean square of these parts over the samples."""
+    each = held if isinstance(held, list) else [held] * len(samples)
+    if not all(isinstance(h.operator, LinearOperator) for h in each):
+        return None, None
+    pairs = [imagined_share(h, sample[None]) for h, sample in zip(each, samples, strict=True)]
+    parts = torch.cat([part for _, part in pairs])
+    return tuple(float(share) for share, _ in pairs), parts.abs().square().mean(0).sqrt()
+
+
+def _values(found: list[Found], likelihood: Likelihood) -> dict[str, Tensor]:
+    """What was found of the measurement, by name, (n, ...) each; nothing where it was known."""
+    each = [f.values(likelihood) for f in found]
+    return {name: torch.cat([values[name] for values in each]) for name in each[0]} if each else {}
+
+
+def _words(found: dict[str, Tensor]) -> list[str]:
+    """The smaller of these values in words; kernels and maps are in `samples.npz` alone."""
+    small = {name: values.reshape(len(values), -1) for name, values in found.items() if values[0].numel() <= 9}
+    rows = {name: ", ".join("/".join(f"{v:.4g}" for v in row) for row in rows.tolist()) for name, rows in small.items()}
+    return [f"found {name}, sample by sample: {row}" for name, row in rows.items()]
 
 
 def _as_grey_as_data(picture: Tensor, operator: Operator) -> Tensor:

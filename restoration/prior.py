@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from operators.errors import ShapeError
+from operators.errors import NeedError, ShapeError
 from operators.spec import Need
 
 
@@ -20,6 +20,7 @@ class Denoiser(nn.Module, ABC):
     """Posterior mean of the clean image under white Gaussian noise.
 
     Shapes: x (B, *shape), sigma (B,) → (B, *shape), float32 or float64 as x.   Units: unit range, sigma too.
+    Those that offer NOISE_MAP also take sigma (B, *shape), a level for every pixel.
     `shape` has None where any size will do; `sigma_range` is the range the denoiser was made for.
     """
 
@@ -53,7 +54,13 @@ class Prior:
     cost: Cost = field(default_factory=Cost, compare=False)
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """The clean estimate of x (B, *shape) at noise level sigma (a number, or one per sample); no graph is kept."""
+        """The clean estimate of x (B, *shape) at noise level sigma; no graph is kept.
+
+        `sigma` is a number, or one per sample (B,), or one per pixel (1 or B, *shape) if the denoiser offers that.
+
+        Raises:
+            NeedError: levels per pixel for a denoiser that takes one per sample.
+        """
         with self._billed(x), torch.no_grad():
             self.cost.denoised += len(x)
             return self.denoiser(x, self._levels(x, sigma))
@@ -88,10 +95,13 @@ class Prior:
             torch.cuda.synchronize(x.device)
         self.cost.seconds += time.perf_counter() - began
 
-    @staticmethod
-    def _levels(x: Tensor, sigma: float | Tensor) -> Tensor:
+    def _levels(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         # Levels are real where images are complex.
         real = x.real if x.is_complex() else x
+        if isinstance(sigma, Tensor) and sigma.ndim > 1:
+            if Need.NOISE_MAP not in self.denoiser.offers:
+                raise NeedError(f"{Need.NOISE_MAP.sentence} {type(self.denoiser).__name__} takes one per image.")
+            return sigma.to(real).expand(x.shape)
         if isinstance(sigma, Tensor):
             return sigma.to(real).expand(len(x))
         return torch.full((len(x),), sigma, dtype=real.dtype, device=x.device)

@@ -20,9 +20,12 @@ from operators.gain import HazeSpec
 from operators.lowdose import LowDose
 from operators.noise import Gaussian, Noise
 from operators.spec import Need, Spec, Ui, kinds
+from restoration.alternating import Alternating
 from restoration.analytic import PowerLawPrior
 from restoration.assets import AssetStore, load_denoiser
 from restoration.best_of import BestOf
+from restoration.checkpoints import Checkpoint
+from restoration.methods.blind_dps import BlindDPS
 from restoration.methods.daps import DAPS
 from restoration.methods.ddnm import DDNM
 from restoration.methods.ddrm import DDRM
@@ -30,18 +33,24 @@ from restoration.methods.dds import DDS
 from restoration.methods.diffpir import DiffPIR
 from restoration.methods.direct import Direct, OpenCVInpaint
 from restoration.methods.dps import DPS
+from restoration.methods.flow_chef import FlowChef
+from restoration.methods.flow_dps import FlowDPS
+from restoration.methods.gdp import GDP
 from restoration.methods.lgd import LGD
 from restoration.methods.mcg import MCG
 from restoration.methods.mcg_diff import MCGDiff
 from restoration.methods.moment_matching import MomentMatching
 from restoration.methods.pigdm import PiGDM
 from restoration.methods.pnp_dm import PnPDM
+from restoration.methods.pnp_flow import PnPFlow
+from restoration.methods.rad import RAD
 from restoration.methods.red_diff import REDDiff
 from restoration.methods.sitcom import SITCOM
 from restoration.methods.tv import TV
 from restoration.methods.wiener import Wiener
 from restoration.precision import Precision
 from restoration.prior import Denoiser
+from restoration.structured import Structured
 
 AnyMethod = Annotated[
     DiffPIR
@@ -58,6 +67,14 @@ AnyMethod = Annotated[
     | REDDiff
     | SITCOM
     | MCGDiff
+    | PnPFlow
+    | FlowDPS
+    | FlowChef
+    | RAD
+    | BlindDPS
+    | GDP
+    | Alternating
+    | Structured
     | BestOf
     | Wiener
     | TV
@@ -79,7 +96,7 @@ class TrainedPrior(Spec):
         card = store.card(self.name, "prior")
         return load_denoiser(card, store.resolve(card), device, precision)
 
-    def sigma_range(self, store: AssetStore) -> tuple[float, float] | None:
+    def sigma_range(self, store: AssetStore, base: Path = Path()) -> tuple[float, float] | None:
         """Noise levels it was trained for, in unit range; AssetMissing for an unknown name."""
         return store.card(self.name, "prior").unit_sigma_range
 
@@ -102,7 +119,7 @@ class PowerLaw(Spec):
         """The closed form; always in the state's own precision."""
         return PowerLawPrior(0.5, self.std, self.exponent).to(device)
 
-    def sigma_range(self, store: AssetStore) -> tuple[float, float] | None:
+    def sigma_range(self, store: AssetStore, base: Path = Path()) -> tuple[float, float] | None:
         """Any level."""
         return 0.0, math.inf
 
@@ -120,7 +137,7 @@ class NoPrior(Spec):
     def load(self, store: AssetStore, device: torch.device, precision: Precision) -> None:
         """Nothing."""
 
-    def sigma_range(self, store: AssetStore) -> tuple[float, float] | None:
+    def sigma_range(self, store: AssetStore, base: Path = Path()) -> tuple[float, float] | None:
         """None: there is nothing to walk."""
         return None
 
@@ -129,7 +146,7 @@ class NoPrior(Spec):
         return {}
 
 
-AnyModel = Annotated[TrainedPrior | PowerLaw | NoPrior, Field(discriminator="kind")]
+AnyModel = Annotated[TrainedPrior | Checkpoint | PowerLaw | NoPrior, Field(discriminator="kind")]
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -152,11 +169,14 @@ class Recipe(Spec):
         values = self.model_dump(mode="json", exclude={"title", "reference"})
         return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
 
-    def problems(self, store: AssetStore) -> list[str]:
-        """All that is wrong, found before any weight is loaded: assets, needs, levels, unfit noise, seeds."""
+    def problems(self, store: AssetStore, base: Path = Path()) -> list[str]:
+        """All that is wrong, found before any weight is loaded: assets, needs, levels, unfit noise, seeds.
+
+        Relative paths are read from folder `base`.
+        """
         found = []
         try:
-            if (trained := self.model.sigma_range(store)) is not None:
+            if (trained := self.model.sigma_range(store, base)) is not None:
                 self.method.check(trained)
         except PreimageError as error:
             found.append(str(error))

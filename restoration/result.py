@@ -1,8 +1,8 @@
 """What went in, what came out, and the folder it is kept in."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from restoration.recipe import Recipe
 RESULT = FolderKind(
     "result",
     frozenset({"recipe.json", "report.json", "samples.npz"}),
-    r"(input|mean|std|preview|truth|sample-[0-9]{3,4})\.png",
+    r"(input|mean|std|imagined|preview|truth|(sample|kernel)-[0-9]{3,4})\.png",
 )
 """What the folder of a result holds; only a folder of such files is ever replaced."""
 
@@ -38,6 +38,8 @@ class Measurement:
 class Report(Spec):
     """Figures of a run. PSNR (dB) and SSIM are those of the mean of the samples; residuals are in noise units.
 
+    `imagined_samples` is how much of the contrast of each sample the prior made up, from 0 to 1, the rest being fixed
+    by the data (`restoration.posterior.imagined_share`); None where the measurement is not linear.
     `nfe` and `vjps` are network calls and pullbacks per sample; `network_seconds` is their share of `seconds`.
     """
 
@@ -51,6 +53,7 @@ class Report(Spec):
     residual_sigma: float
     residual_sigma_samples: tuple[float, ...]
     residual_sigma_mean: float
+    imagined_samples: tuple[float, ...] | None = None
     nfe: float
     vjps: float
     seconds: float
@@ -71,12 +74,19 @@ class Report(Spec):
 
 @dataclass(frozen=True)
 class Result:
-    """Samples (n, C, H, W) in unit range, what they were made from, and the report."""
+    """Samples (n, C, H, W) in unit range, what they were made from, and the report.
+
+    `imagined` (C, H, W) is the root mean square over the samples of what the prior made up, where the data said nothing
+    (`restoration.posterior.imagined`); None where the measurement is not linear.
+    `found` has what a blind method found of the measurement with each sample: kernels, widths, gains, (n, ...).
+    """
 
     samples: Tensor
     measurement: Measurement
     recipe: Recipe
     report: Report
+    found: dict[str, Tensor] = field(default_factory=dict)
+    imagined: Tensor | None = None
 
     @property
     def mean(self) -> Tensor:
@@ -107,12 +117,14 @@ class Result:
         """
         with write_folder(folder, RESULT) as part:
             (part / "recipe.json").write_text(self.recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            np.savez_compressed(
-                part / "samples.npz",
-                samples=self.samples.cpu().numpy(),
-                y=self.measurement.likelihood.y.cpu().numpy(),
-                seeds=np.array(self.report.seeds, dtype=np.int64),
-            )
+            arrays: dict[str, Any] = {
+                "samples": self.samples,
+                "y": self.measurement.likelihood.y,
+                "seeds": torch.tensor(self.report.seeds, dtype=torch.int64),
+                **({} if self.imagined is None else {"imagined": self.imagined}),
+                **{f"found_{name}": values for name, values in self.found.items()},
+            }
+            np.savez_compressed(part / "samples.npz", **{name: array.cpu().numpy() for name, array in arrays.items()})
             for name, content in (pictures or {}).items():
                 (part / name).write_bytes(content)
             (part / "report.json").write_text(self.report.model_dump_json(indent=2) + "\n", encoding="utf-8")

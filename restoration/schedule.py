@@ -58,14 +58,55 @@ class LinearVP(Schedule):
     def sigmas(self, trained: tuple[float, float]) -> list[float]:
         """Levels inside the trained range, largest first."""
         index = np.linspace(999, 0, self.steps).round().astype(int)
-        levels = vp_sigmas()[index] / 2
-        kept = levels[(levels >= trained[0]) & (levels <= trained[1])]
+        return _kept(vp_sigmas()[index] / 2, trained)
+
+
+class FlowTimes(Schedule):
+    """The times of a rectified flow, t = 1 ... 1/steps in equal steps, as noise levels: sigma = t / (1 - t) / 2.
+
+    A flow's state (1 - t) x0 + t n on [-1, 1] is x0 + 2 sigma n times 1 - t. `shift` replaces t by
+    shift t / (1 + (shift - 1) t), which multiplies every level. Levels outside the trained range are left out, t = 1
+    always: pure noise, of which a denoiser of x0 + sigma n knows nothing.
+
+    Source: Liu et al. 2023 (arXiv:2209.03003); shift: Esser et al. 2024, section 5.3.2 (arXiv:2403.03206).
+    """
+
+    kind: Literal["flow"] = "flow"
+    steps: Annotated[int, Field(ge=3, le=2000, description="Times from 1 to 0, 0 not counted.")] = 100
+    shift: Annotated[float, Field(gt=0, le=100, description="Factor of every level; SD3 has 3.")] = 1.0
+
+    def sigmas(self, trained: tuple[float, float]) -> list[float]:
+        """Levels inside the trained range, largest first."""
+        times = np.arange(self.steps - 1, 0, -1) / self.steps
+        levels = self.shift * times / (1 - times) / 2
+        return _kept(levels, trained)
+
+
+class Tail(Schedule):
+    """The levels of another walk from `top` down: for a start that is near, such as the last image of a film."""
+
+    kind: Literal["tail"] = "tail"
+    of: Annotated[Karras | LinearVP | FlowTimes, Field(discriminator="kind", description="The whole walk.")] = Karras()
+    top: Annotated[Sigma, Field(description="Largest level that is kept.")] = 0.2
+
+    def sigmas(self, trained: tuple[float, float]) -> list[float]:
+        """Levels of the whole walk that are at most `top`."""
+        kept = [s for s in self.of.sigmas(trained) if s <= self.top * (1 + 1e-9)]
         if len(kept) < 2:
             raise RecipeError(
-                f"Expected at least two of the levels inside the prior's range {trained}, got {len(kept)}; "
-                "use more steps."
+                f"Expected at least two noise levels at or below {self.top:g}, got {len(kept)}; use more steps or a "
+                "higher top."
             )
-        return [float(s) for s in kept]
+        return kept
+
+
+def _kept(levels: np.ndarray, trained: tuple[float, float]) -> list[float]:
+    kept = levels[(levels >= trained[0]) & (levels <= trained[1])]
+    if len(kept) < 2:
+        raise RecipeError(
+            f"Expected at least two of the levels inside the prior's range {trained}, got {len(kept)}; use more steps."
+        )
+    return [float(s) for s in kept]
 
 
 def _inside(low: float, high: float, trained: tuple[float, float]) -> None:
@@ -76,4 +117,4 @@ def _inside(low: float, high: float, trained: tuple[float, float]) -> None:
         )
 
 
-AnySchedule = Annotated[Karras | LinearVP, Field(discriminator="kind")]
+AnySchedule = Annotated[Karras | LinearVP | FlowTimes | Tail, Field(discriminator="kind")]

@@ -9,6 +9,7 @@ from operators.errors import NeedError
 from operators.likelihood import Likelihood
 from operators.noise import Gaussian
 from operators.rng import Rng
+from operators.solve import per_sample
 from operators.spec import Spec
 from restoration.prior import Prior
 
@@ -58,16 +59,22 @@ def white(like: Tensor, rng: Rng) -> Tensor:
 
 
 def noisy_start(likelihood: Likelihood, sigma: float, rng: Rng) -> Tensor:
-    """The operator's guess plus noise of the first level: (B, *shape)."""
+    """The likelihood's guess plus noise of the first level: (B, *shape)."""
     operator = likelihood.operator
-    return operator.guess(likelihood.y) + sigma * rng.randn(operator.in_shape, complex=operator.in_complex)
+    return likelihood.guess() + sigma * rng.randn(operator.in_shape, complex=operator.in_complex)
 
 
 def centred_start(likelihood: Likelihood, sigma: float, rng: Rng) -> Tensor:
-    """Mid-grey plus noise of the first level: the N(0, sigma² I) of papers, whose images are in [-1, 1]."""
+    """The centre plus noise of the first level: the N(0, sigma² I) of papers, whose images are in [-1, 1]."""
     operator = likelihood.operator
-    noise = rng.randn(operator.in_shape, complex=operator.in_complex)
-    return sigma * noise if operator.in_complex else 0.5 + sigma * noise
+    return centre(likelihood) + sigma * rng.randn(operator.in_shape, complex=operator.in_complex)
+
+
+def centre(likelihood: Likelihood) -> Tensor | float:
+    """Mid-grey, or 0 for complex images; the likelihood's `start`, (1 or B, *shape), where it has one."""
+    if likelihood.start is not None:
+        return likelihood.start
+    return 0.0 if likelihood.operator.in_complex else 0.5
 
 
 def vp_factor(now: float, then: float) -> float:
@@ -80,12 +87,32 @@ def vp_factor(now: float, then: float) -> float:
     return factor
 
 
+def flow_time(sigma: float) -> float:
+    """Time of a rectified flow on [-1, 1], whose state (1 - t) x0 + t n is 1 - t times a state at level 2 sigma."""
+    return 2 * sigma / (1 + 2 * sigma)
+
+
 def local_variance(sigma: float, std: float) -> float:
     """Variance of x0 given x = x0 + sigma n, if x0 were Gaussian of standard deviation `std` in every direction.
 
     The sigma² / (1 + sigma²) of papers is this with std 1 on [-1, 1], that is 0.5 in unit range.
     """
     return (sigma * std / math.hypot(sigma, std)) ** 2
+
+
+def data_scale(likelihood: Likelihood) -> float:
+    """1 / |A|² for a linear operator, else 1: with it a gradient step means the same for data in any unit."""
+    operator = likelihood.operator
+    return 1 / operator.norm_squared() if isinstance(operator, LinearOperator) else 1.0
+
+
+def misfit_slope(likelihood: Likelihood, x: Tensor) -> Tensor:
+    """A* (A x - y), the gradient of |A x - y|² / 2; for operators that are not linear the adjoint is the derivative's.
+
+    Shapes: x (B, *shape) → the same.
+    """
+    misfit, slope = likelihood.misfit_and_slope(x)
+    return per_sample(misfit, x.ndim) * slope
 
 
 def linear_operator(likelihood: Likelihood, method: Spec) -> LinearOperator:

@@ -14,10 +14,10 @@ from restoration.prior import Denoiser, Prior
 
 
 def dense(operator: LinearOperator) -> Tensor:
-    """The matrix (data, image) of an operator, in double precision."""
+    """The matrix (measured numbers, image) of an operator, in double precision."""
     n = int(torch.tensor(operator.in_shape).prod())
     basis = torch.eye(n, dtype=torch.float64).view(n, *operator.in_shape)
-    return operator.double()(basis).flatten(1).T
+    return operator.gather(operator.double()(basis)).flatten(1).T
 
 
 class Matrix(LinearOperator):
@@ -115,13 +115,17 @@ class Conjugate:
             root = vectors * values.clamp_min(0).sqrt()
             truth = mean + (rng.randn((n,)) @ root.T).reshape(1, *operator.in_shape)
             prior = Prior(CorrelatedPrior(mean, covariance, operator.in_shape))
-        y = operator(truth) + sigma * rng.randn(operator.out_shape)
+        likelihood = Likelihood.simulate(operator, Gaussian(sigma=sigma), truth, rng)
         flat = torch.full((n,), mean, dtype=torch.float64)
         gain = covariance @ a.T @ torch.linalg.inv(a @ covariance @ a.T + sigma**2 * torch.eye(len(a)).double())
-        posterior = flat + gain @ (y.flatten() - a @ flat)
-        likelihood = Likelihood(operator, Gaussian(sigma=sigma), y)
+        posterior = flat + gain @ (operator.gather(likelihood.y).flatten() - a @ flat)
         after = covariance - gain @ a @ covariance
         return cls(prior, likelihood, posterior, after, a, mean, std**2, sigma, covariance, truth)
+
+    @property
+    def data(self) -> Tensor:
+        """The measured numbers, a row of `matrix` each."""
+        return self.likelihood.operator.gather(self.likelihood.y).flatten()
 
     def shrink(self, sigma: float) -> Tensor:
         """dD/dx = C (C + sigma² I)⁻¹, (n, n)."""
@@ -159,7 +163,7 @@ class Mixture:
     def make(
         cls, operator: LinearOperator, weights: Tensor, means: Tensor, std: Tensor, *, y: Tensor, sigma: float = 0.1
     ) -> "Mixture":
-        """Shapes: weights (K,), means (K, *in_shape), std (K,), y (1, *out_shape); all double."""
+        """Shapes: weights (K,), means (K, *in_shape), std (K,), y the measured numbers (1, ...); all double."""
         operator = operator.double()
         a, data = dense(operator), y.flatten()
         n, m = a.shape[1], a.shape[0]
@@ -172,7 +176,7 @@ class Mixture:
             centres.append(mean + gain @ gap)
             spreads.append(s**2 * (torch.eye(n).double() - gain @ a))
         prior = Prior(MixturePrior(weights, means, std))
-        likelihood = Likelihood(operator, Gaussian(sigma=sigma), y)
+        likelihood = Likelihood(operator, Gaussian(sigma=sigma), operator.scatter(y))
         return cls(prior, likelihood, torch.softmax(torch.stack(logs), 0), torch.stack(centres), torch.stack(spreads))
 
     @property

@@ -17,7 +17,7 @@ from restoration.method import Method, Step
 from restoration.particles import effective_number, systematic
 from restoration.prior import Prior
 from restoration.schedule import AnySchedule, Karras
-from restoration.steps import noise_sigma, required, spectral_operator
+from restoration.steps import centre, noise_sigma, required, spectral_operator
 
 
 class MCGDiff(Method):
@@ -79,8 +79,10 @@ class MCGDiff(Method):
         # Places in a swarm are in order: the one that is shown is chosen at random, once.
         shown = torch.arange(rng.batch) * count + (choices.rand(()) * count).long().cpu()
 
-        grey = 0.0 if operator.in_complex else 0.5
-        x = torch.full_like(_swarm(moves, operator, count), grey)
+        first = centre(likelihood)
+        if isinstance(first, Tensor):
+            first = first.expand(rng.batch, *operator.in_shape).repeat_interleave(count, 0)
+        x = torch.zeros_like(_swarm(moves, operator, count)) + first
         x = data.move(x, sigmas[0] ** 2, 0, _swarm(moves, operator, count))
         for i, (now, then) in enumerate(pairwise([*sigmas, 0.0]), 1):
             x0 = prior.denoise(x, now)

@@ -29,6 +29,7 @@ class PnPDM(Method):
     At a fixed rho and with exact steps, x has the law of the posterior for noise of variance sigma_y² + rho² A A*; with
     rho well below sigma_y / |A| it is the posterior's. A round moves x by about rho, so that small widths need many
     rounds: a direction whose posterior has standard deviation s forgets a share rho² / (rho² + s²) of where it was.
+    Modes that lie many rho apart are never crossed again: they keep the shares of the width at which they last were.
 
     The reverse diffusion is walked by a second-order scheme (two-step SDE-DPM-Solver++: the estimate is extrapolated
     along log sigma), because the Gibbs chain repeats the step and half of what one step lacks in variance is lacking in
@@ -78,7 +79,7 @@ class PnPDM(Method):
         rhos = self.schedule.sigmas(trained)
         rhos = [*rhos, *[rhos[-1]] * self.hold]
         draws, noise = rng.child("draw"), rng.child("noise")
-        guess = likelihood.operator.guess(likelihood.y)
+        guess = likelihood.guess()
         x = guess.expand(rng.batch, *guess.shape[1:])
         for i, (rho, then) in enumerate(pairwise([*rhos, 0.0]), 1):
             z = self.inner.draw(x, rho, (i - 1) / len(rhos), likelihood, draws)

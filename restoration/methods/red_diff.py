@@ -67,8 +67,9 @@ class REDDiff(Method):
         """One network call a level, no pullback."""
         prior = required(prior, self)
         sigmas, operator = self.schedule.sigmas(prior.denoiser.sigma_range), likelihood.operator
-        share = prod(operator.in_shape) / prod(operator.out_shape) if self.balance == "means" else 1.0
-        guess = operator.guess(likelihood.y)
+        measured = operator.gather(likelihood.y[:1]).numel()
+        share = prod(operator.in_shape) / measured if self.balance == "means" else 1.0
+        guess = likelihood.guess()
         mu = guess.expand(rng.batch, *guess.shape[1:])
         adam = Adam(mu, betas=(0.9, 0.99))
         for i, (now, then) in enumerate(zip(sigmas, [*sigmas[1:], 0.0], strict=True), 1):

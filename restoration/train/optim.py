@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from restoration.precision import resolve_precision
+
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     """Nearest (semi-)orthogonal matrices, roughly: singular values end near 1.
@@ -14,7 +16,8 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     Source: quintic Newton-Schulz iteration of Jordan et al. 2024 ("Muon").
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrices.bfloat16()
+    # bf16 suffices, but where it is emulated this took five times as long as the network's own pass
+    x = matrices.bfloat16() if resolve_precision("auto", matrices.device) == "bf16" else matrices
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT

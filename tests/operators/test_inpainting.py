@@ -102,14 +102,16 @@ def test_white_is_measured(tmp_path: Path, suffix: str, invert: bool) -> None:
     assert np.array_equal(mask.numpy(), truth != invert)
 
 
-def test_data_are_the_measured_pixels_in_reading_order() -> None:
+def test_data_are_zero_in_the_holes_and_the_measured_pixels_are_in_reading_order() -> None:
     mask = torch.tensor([[True, False], [False, True], [True, True]])
     x = torch.arange(12.0).reshape(1, 2, 3, 2)
     operator = Inpainting(mask, (2, 3, 2))
-    assert operator.out_shape == (2, 4)
-    assert operator(x).tolist() == [[[0, 3, 4, 5], [6, 9, 10, 11]]]
+    assert operator.out_shape == (2, 3, 2)
+    assert operator(x).tolist() == (x * mask).tolist()
+    assert operator.gather(x).tolist() == [[[0, 3, 4, 5], [6, 9, 10, 11]]]
+    assert operator.scatter(operator.gather(x)).tolist() == operator(x).tolist()
     assert operator.data_from_image(x).tolist() == operator(x).tolist()
-    assert operator.data_as_image(operator(x)).tolist() == (x * mask).tolist()
+    assert operator.data_from_image(torch.where(mask, x, torch.nan)).tolist() == operator(x).tolist()
     guess = operator.guess(operator(x))
     assert torch.equal(guess[..., mask], x[..., mask])
     assert float(guess[0, 0, 0, 1]) in (0.0, 3.0)  # (0, 0) and (1, 1) are equally near
@@ -227,9 +229,8 @@ def test_masks_of_each_channel_give_one_list() -> None:
     mask = torch.tensor([[[True, False], [True, True]], [[False, False], [False, True]]])
     operator = Inpainting(mask, (2, 2, 2))
     x = torch.arange(8.0).reshape(1, 2, 2, 2)
-    assert operator.out_shape == (4,)
-    assert operator(x).tolist() == [[0, 2, 3, 7]]
-    assert operator.data_as_image(operator(x)).equal(x * mask)
+    assert operator(x).equal(x * mask)
+    assert operator.gather(x).tolist() == [[0, 2, 3, 7]]
     assert operator.normal(x).equal(x * mask)
     # nearest in the same channel, however near another one has a pixel
     assert operator.guess(operator(x))[0, 1].tolist() == [[7, 7], [7, 7]]
@@ -248,7 +249,8 @@ def test_a_mask_of_all_channels_alike_is_the_shared_mask() -> None:
     shared, own = Inpainting(mask, (3, 9, 7)), Inpainting(mask.expand(3, 9, 7), (3, 9, 7))
     x = Rng([0, 1]).randn((3, 9, 7))
     z, rho = x.flip(-1), torch.tensor([0.3, 2.0])
-    assert own(x).equal(shared(x).flatten(1))
+    assert own(x).equal(shared(x))
+    assert own.gather(x).equal(shared.gather(x).flatten(1))
     assert own.guess(own(x)).equal(shared.guess(shared(x)))
     assert own.prox(z, own(x), rho).equal(shared.prox(z, shared(x), rho))
 
@@ -269,8 +271,8 @@ def test_channels_of_their_own_pass_the_battery(
 
 def test_described_masks_of_each_channel_fit_every_image() -> None:
     spec = InpaintingSpec(mask=RandomMask(fraction=0.5, per_channel=True))
-    assert spec.build((4, 6)).out_shape == (12,)
-    assert spec.build((5, 4, 6)).out_shape == (60,)
+    for shape, measured in (((4, 6), 12), ((5, 4, 6), 60)):
+        assert spec.build(shape).gather(torch.ones(1, *shape)).shape == (1, measured)
     with pytest.raises(ShapeError, match="bool mask of shape"):
         Inpainting(torch.ones(2, 4, 6, dtype=torch.bool), (3, 4, 6))
 

@@ -81,7 +81,7 @@ def test_dps_with_likelihood_guidance_has_its_predicted_law() -> None:
     # Every step is affine in x plus Gaussian noise: carry mean and covariance along.
     n, a = world.matrix.shape[1], world.matrix
     eye = torch.eye(n, dtype=torch.float64)
-    y = world.likelihood.y.flatten()
+    y = world.data
     sigmas = schedule.sigmas((0, 100))
     mean, covariance = torch.full((n,), 0.5, dtype=torch.float64), sigmas[0] ** 2 * eye
     for now, then in pairwise([*sigmas, 0.0]):

@@ -1,5 +1,7 @@
 """One analytic denoiser seen through every parameterisation gives the same numbers."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from restoration.analytic import GaussianPrior, MixturePrior, PowerLawPrior
-from restoration.convert import EDM, VP, Flow, vp_sigmas
+from restoration.convert import EDM, VE, VP, Flow, cosine_betas, linear_betas, scaled_linear_betas, vp_sigmas
 from restoration.preconditioning import edm
 from restoration.prior import Denoiser, Prior, UnitRange
 
@@ -66,6 +68,22 @@ def test_all_parameterisations_agree(inner: Denoiser, log_sigma: float) -> None:
         eps = (x_vp * root - x0) / column(s)
         return eps / root - column(s) / root * x0
 
+    def clean(x_vp: Tensor, k: Tensor) -> Tensor:
+        s = table_sigma(k)
+        return inner(x_vp * column((1 + s**2).sqrt()), s)
+
+    def score(x_vp: Tensor, k: Tensor) -> Tensor:
+        # Of the density of x_vp, whose noise has variance 1 - abar.
+        s = table_sigma(k)
+        return (clean(x_vp, k) * column((1 + s**2).rsqrt()) - x_vp) * column(1 + 1 / s**2)
+
+    def reversed_flow(x_t: Tensor, time: Tensor) -> Tensor:
+        return -flow(x_t, 1 - time / 999)
+
+    def ve(power: int) -> Callable[[Tensor, Tensor], Tensor]:
+        """The VE score times sigma^power, of a network whose clock is log sigma."""
+        return lambda z, clock: (inner(z, clock.exp()) - z) * column(clock.exp()) ** (power - 2)
+
     def flow(x_t: Tensor, t: Tensor) -> Tensor:
         s = t / (1 - t)
         return (x_t - inner(x_t / column(1 - t), s)) / column(t)
@@ -75,7 +93,14 @@ def test_all_parameterisations_agree(inner: Denoiser, log_sigma: float) -> None:
         "edm": EDM(RawEDM(inner), SHAPE, (0.01, 160)),
         "epsilon": VP(epsilon, SHAPE, "epsilon"),
         "v": VP(velocity, SHAPE, "v"),
+        "x0": VP(clean, SHAPE, "x0"),
+        "score": VP(score, SHAPE, "score"),
         "flow": Flow(flow, SHAPE, (0.01, 0.995)),
+        "reversed flow": Flow(reversed_flow, SHAPE, (0.01, 0.995), noise_at=0, time_scale=999),
+        "ve score": VE(ve(0), SHAPE, (0.01, 160), torch.log, "score"),
+        "ve scaled score": VE(ve(1), SHAPE, (0.01, 160), torch.log, "scaled-score"),
+        "ve epsilon": VE(lambda z, c: -ve(1)(z, c), SHAPE, (0.01, 160), torch.log, "epsilon"),
+        "ve x0": VE(lambda z, c: inner(z, c.exp()), SHAPE, (0.01, 160), torch.log, "x0"),
     }
     for name, adapter in adapters.items():
         worst = float((adapter(x, sigma) - expected).abs().max())
@@ -85,6 +110,18 @@ def test_all_parameterisations_agree(inner: Denoiser, log_sigma: float) -> None:
 def test_vp_table_has_the_published_ends() -> None:
     table = vp_sigmas()
     assert table[[0, 100, 500, 999]] == pytest.approx([0.0100005, 0.34226, 3.44297, 157.407], rel=1e-5)
+
+
+def test_schedules_of_betas_by_their_definitions() -> None:
+    assert linear_betas()[[0, -1]] == pytest.approx([1e-4, 0.02])
+    assert np.sqrt(scaled_linear_betas(0.0015, 0.0195))[499] == pytest.approx(
+        np.sqrt(0.0015) + 499 / 999 * (np.sqrt(0.0195) - np.sqrt(0.0015))
+    )
+    # abar of the cosine schedule is cos² of its angle, over that at 0, until betas are cut off near the end.
+    abar = np.cumprod(1 - cosine_betas())
+    angle = np.pi / 2 * (0.5 + 0.008) / 1.008
+    assert abar[499] == pytest.approx(np.cos(angle) ** 2 / np.cos(np.pi / 2 * 0.008 / 1.008) ** 2)
+    assert cosine_betas().max() == 0.999
 
 
 @pytest.mark.parametrize(("k", "offset"), [(0, 0.92), (10, 0.65), (100, 0.51), (500, 1.10), (999, 3.38)])

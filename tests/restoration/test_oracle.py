@@ -12,7 +12,7 @@ def test_the_posterior_is_that_of_the_precision_form(name: str) -> None:
     w = world(name)
     prior = torch.linalg.inv(w.covariance + 1e-12 * torch.eye(16).double())
     covariance = torch.linalg.inv(prior + w.matrix.T @ w.matrix / w.sigma**2)
-    mean = covariance @ (prior.sum(1) * w.mean + w.matrix.T @ w.likelihood.y.flatten() / w.sigma**2)
+    mean = covariance @ (prior.sum(1) * w.mean + w.matrix.T @ w.data / w.sigma**2)
     assert torch.allclose(w.posterior_covariance, covariance, atol=1e-7)
     assert torch.allclose(w.posterior_mean, mean, atol=1e-6)
 

@@ -316,6 +316,32 @@ def test_mean_and_spread(result: Result) -> None:
     assert with_seeds(result.recipe, (1,)).seeds == (1,)
 
 
+def test_what_the_prior_made_up_is_told_from_what_was_measured(truth: Tensor, tmp_path: Path) -> None:
+    pipeline = Pipeline.load(recipe("inpaint-box", seeds=(0, 1)), precision="fp32")
+    measurement = pipeline.simulate(truth)
+    result = pipeline.run(measurement)
+    mask = measurement.likelihood.operator.mask
+    assert isinstance(mask, Tensor)
+    centred = result.samples - result.samples.mean((2, 3), keepdim=True)
+    assert result.imagined is not None
+    # the noise is a tenth of the contrast: less than 2 % of what was measured is left to the prior
+    assert float(result.imagined[:, mask].max()) < 0.02
+    assert torch.allclose(result.imagined[:, ~mask], centred[..., ~mask].square().mean(0).sqrt(), atol=1e-6)
+    hole = centred[..., ~mask].square().sum((1, 2)) / centred.square().sum((1, 2, 3))
+    assert result.report.imagined_samples == pytest.approx(hole.tolist(), abs=1e-3)
+    result.save(tmp_path / "r")
+    with np.load(tmp_path / "r" / "samples.npz") as arrays:
+        assert np.array_equal(arrays["imagined"], result.imagined.numpy())
+
+
+def test_a_measurement_that_is_not_linear_has_no_such_parts(truth: Tensor) -> None:
+    quick = {"kind": "dps", "schedule": {"kind": "karras", "steps": 2}}
+    pipeline = Pipeline.load(recipe("denoise", operator={"kind": "jpeg"}, method=quick), precision="fp32")
+    result = pipeline.run(pipeline.simulate(truth))
+    assert result.imagined is None
+    assert result.report.imagined_samples is None
+
+
 def test_complex_images_are_refused_before_the_work() -> None:
     recipe = Recipe.model_validate({"operator": {"kind": "mri"}, "model": {"kind": "power-law"}})
     with pytest.raises(NeedError, match='say "image": "real"'):

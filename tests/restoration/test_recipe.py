@@ -47,6 +47,7 @@ def example(cls: type) -> dict[str, object]:
         "gaussian": {"sigma": 0.1},
         "poisson": {"peak": 50.0},
         "learned-blur": {"weights": {"path": "w.safetensors"}},
+        "checkpoint": {"path": "w.safetensors"},
     }
     tag = cls.model_fields["kind"].default  # type: ignore[attr-defined]
     return {"kind": tag, **needed.get(tag, {})}

@@ -30,7 +30,7 @@ def test_a_draw_has_the_law_of_the_estimate_given_the_data(name: str, task: str)
     rng = Rng(range(CHAINS), dtype=torch.float64)
     drawn = DRAWS[name].draw(estimate, R, 0.0, w.likelihood, rng).flatten(1)
     covariance = torch.linalg.inv(torch.eye(16).double() / R**2 + a.T @ a / w.sigma**2)
-    mean = covariance @ (estimate[0].flatten() / R**2 + a.T @ w.likelihood.y.flatten() / w.sigma**2)
+    mean = covariance @ (estimate[0].flatten() / R**2 + a.T @ w.data / w.sigma**2)
     assert_law(drawn, mean, covariance.diagonal())
 
 

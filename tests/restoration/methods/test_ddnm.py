@@ -32,7 +32,7 @@ def carried(w: Conjugate, method: DDNM, trust: str) -> Law:
     """Law of DDNM+; `trust` "each" has lambda and gamma per singular value, "scalar" those of singular value 1."""
     sigmas = method.schedule.sigmas((0, 100))
     u, s, vt = torch.linalg.svd(w.matrix, full_matrices=True)
-    data, n = u.T @ w.likelihood.y.flatten(), vt.shape[0]
+    data, n = u.T @ w.data, vt.shape[0]
     start = w.likelihood.operator.guess(w.likelihood.y).flatten()
     law = Law(start, sigmas[0] ** 2 * torch.eye(n).double())
     keep, eye, centre = math.sqrt(1 - method.eta**2), torch.eye(n).double(), torch.full((n,), w.mean).double()

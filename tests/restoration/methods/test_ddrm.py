@@ -17,7 +17,7 @@ def predicted(w: Conjugate, method: DDRM) -> Law:
     """Mean and covariance carried along in a basis found by a dense singular value decomposition."""
     sigmas = method.schedule.sigmas((0, 100))
     u, s, vt = torch.linalg.svd(w.matrix, full_matrices=True)
-    data, n, centre = u.T @ w.likelihood.y.flatten(), vt.shape[0], torch.full((vt.shape[0],), w.mean).double()
+    data, n, centre = u.T @ w.data, vt.shape[0], torch.full((vt.shape[0],), w.mean).double()
     start, spread = vt @ torch.full((n,), 0.5).double(), torch.full((n,), sigmas[0] ** 2).double()
     for i, value in enumerate(s):
         if value * sigmas[0] > w.sigma:

@@ -21,7 +21,7 @@ def test_one_particle_has_its_predicted_law(name: str) -> None:
     w = world(name, sigma=0.5)
     method = LGD(schedule=Karras(steps=15, sigma_max=4), particles=1, average=LogMeanExp())
     sigmas = method.schedule.sigmas((0, 100))
-    a, eye, y = w.matrix, torch.eye(16).double(), w.likelihood.y.flatten()
+    a, eye, y = w.matrix, torch.eye(16).double(), w.data
     law = Law(torch.full((16,), 0.5).double(), sigmas[0] ** 2 * eye)
     for now, then in pairwise([*sigmas, 0.0]):
         shrink, ratio = w.shrink(now), (then / now) ** 2

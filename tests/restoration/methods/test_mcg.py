@@ -18,7 +18,7 @@ CHAINS = 2000
 def test_replacing_ends_on_the_data(name: str) -> None:
     w = world(name)
     samples = last(MCG(schedule=Karras(steps=6)), w, [1, 2])
-    assert torch.allclose(samples @ w.matrix.T, w.likelihood.y.flatten().expand(2, -1), atol=1e-5)
+    assert torch.allclose(samples @ w.matrix.T, w.data.expand(2, -1), atol=1e-5)
 
 
 def test_missing_pixels_of_independent_images_follow_the_prior() -> None:
@@ -45,7 +45,7 @@ def test_measured_pixels_carry_the_noise_of_their_level() -> None:
     method = MCG(schedule=Karras(steps=4))
     step = next(iter(method.run(w.prior, w.likelihood, Rng(range(CHAINS), dtype=torch.float64))))
     seen = step.x.flatten(1)[:, MASK.flatten()]
-    y = w.likelihood.y.flatten()
+    y = w.data
     assert_law(seen, y, torch.full_like(y, step.sigma**2))
 
 
@@ -77,7 +77,7 @@ def test_colour_is_decoupled_from_grey() -> None:
     w = Conjugate.make(Matrix(mean, shape), covariance=0.04 * torch.eye(12).double() + 0.02, sigma=0.01)
     method = MCG(schedule=Karras(steps=5), weight=0.1, coordinates="ve")
     first = next(iter(method.run(w.prior, w.likelihood, Rng(range(CHAINS), dtype=torch.float64))))
-    grey, y = first.x.mean(1).flatten(1), w.likelihood.y.flatten()
+    grey, y = first.x.mean(1).flatten(1), w.data
     assert_law(grey, y, torch.full_like(y, first.sigma**2 / 3))
     assert torch.allclose(last(method, w, [0]).reshape(3, 4).mean(0), y, atol=1e-6)
 
@@ -99,7 +99,7 @@ def test_sart_runs_and_fits() -> None:
     w = Conjugate.make(area, covariance=stationary(SMALL, 0.25, 1.0), sigma=0.001)
     method = MCG(schedule=Karras(steps=30), projection=Sart(), weight=0.1, coordinates="ve")
     samples = last(method, w, [1, 2, 3])
-    assert (samples @ w.matrix.T - w.likelihood.y.flatten()).abs().max() < 0.05
+    assert (samples @ w.matrix.T - w.data).abs().max() < 0.05
     assert samples.std(0).max() > 0.02
 
 
@@ -114,7 +114,7 @@ def test_the_slope_is_that_of_the_weighted_norm(projection: Replace | Sart) -> N
     w = world("dense")
     x0 = Rng([2], dtype=torch.float64).randn(SMALL).requires_grad_()
     weight = torch.eye(7).double() if isinstance(projection, Replace) else torch.linalg.pinv(w.matrix)
-    size = (weight @ (w.likelihood.y.flatten() - w.matrix @ x0.flatten())).square().sum().sqrt()
+    size = (weight @ (w.data - w.matrix @ x0.flatten())).square().sum().sqrt()
     (slope,) = torch.autograd.grad(size, x0)
     operator = w.likelihood.operator
     assert torch.allclose(projection.slope(operator, w.likelihood.y, x0.detach()), slope, atol=1e-6)

@@ -38,7 +38,7 @@ def test_moves_and_weights_are_those_of_a_product_of_gaussians(task: str) -> Non
     data = _Data(w.likelihood.operator, w.likelihood.y, w.sigma, sigmas, 0.1)
     _, s, vt = torch.linalg.svd(w.matrix, full_matrices=True)
     u = w.matrix @ vt[: len(s)].T / s.clamp_min(1e-12)
-    ybar, level, v = (u.T @ w.likelihood.y.flatten()) / s, 8, 0.02
+    ybar, level, v = (u.T @ w.data) / s, 8, 0.02
     tau2 = (w.sigma / s) ** 2
     used = torch.tensor([next((k for k, x in enumerate(sigmas) if x**2 <= 0.9 * t), 19) for t in tau2])
     guided = (used >= level) & (s > 1e-6)
@@ -113,7 +113,7 @@ def test_precise_data_count_as_precise_as_the_last_level() -> None:
     assert samples.isfinite().all()
     w = Conjugate.make(Inpainting(MASK, SMALL), sigma=1e-4)
     samples = last(MCGDiff(schedule=Karras(steps=30, sigma_max=5), particles=8), w, [0, 1])
-    assert float((samples[:, MASK.flatten()] - w.likelihood.y).abs().max()) < 0.05
+    assert float((samples[:, MASK.flatten()] - w.data).abs().max()) < 0.05
 
 
 def test_several_measurements_in_a_batch_are_kept_apart() -> None:

@@ -16,7 +16,7 @@ CHAINS = 2000
 def predicted(w: Conjugate, method: PiGDM) -> Law:
     """Every step is affine in x plus Gaussian noise."""
     sigmas = method.schedule.sigmas((0, 100))
-    a, n, y = w.matrix, w.matrix.shape[1], w.likelihood.y.flatten()
+    a, n, y = w.matrix, w.matrix.shape[1], w.data
     eye, centre = torch.eye(n).double(), torch.full((n,), w.mean).double()
     law = Law(w.likelihood.operator.guess(w.likelihood.y).flatten(), sigmas[0] ** 2 * eye)
     for now, then in pairwise([*sigmas, 0.0]):

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from operators import Rng
+from operators import Inpainting, Rng
 from restoration.draws import Langevin
 from restoration.methods.pnp_dm import PnPDM, reverse
 from restoration.prior import Prior
 from restoration.schedule import Karras
-from tests.oracle import CorrelatedPrior, assert_law, last, stationary, world
+from tests.oracle import CorrelatedPrior, Mixture, assert_law, last, stationary, world
 
 
 @pytest.mark.parametrize("rho", [0.1, 0.5])
@@ -58,6 +58,28 @@ def test_fewer_rounds_at_wide_couplings_are_visibly_too_wide() -> None:
     samples = last(PnPDM(schedule=Karras(steps=20, sigma_max=1.5, sigma_min=0.1), hold=5), w, range(300))
     expected = (1 / (1 / 0.0625 + 1 / (0.01 + 0.01))) ** 0.5
     assert float(samples.std(0).mean()) == pytest.approx(expected, rel=0.06)
+
+
+def test_modes_far_apart_keep_the_shares_of_a_wide_coupling() -> None:
+    """Two modes 24 standard deviations apart, of which the data prefer the second: 0.21 to 0.79.
+
+    Rounds stop crossing near rho = 0.5, where the coupled target still has 0.475 in the first.
+    """
+    shape, chains = (1, 8, 8), 400
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    mask[2, 2] = mask[5, 5] = True
+    means = torch.stack([torch.full(shape, 0.35), torch.full(shape, 0.65)]).double()
+    even, std = torch.tensor([0.5, 0.5]).double(), torch.tensor([0.1, 0.1]).double()
+
+    def target(rho: float) -> Mixture:
+        y, sigma = torch.tensor([[[0.54, 0.55]]]).double(), (0.1**2 + rho**2) ** 0.5
+        return Mixture.make(Inpainting(mask, shape), even, means, std, y=y, sigma=sigma)
+
+    assert float(target(0).weights[0]) == pytest.approx(0.206, abs=0.001)
+    assert float(target(0.5).weights[0]) == pytest.approx(0.475, abs=0.001)
+    method = PnPDM(schedule=Karras(steps=25, sigma_max=1.5, sigma_min=0.05), hold=5, reverse_steps=6)
+    share = float(target(0).shares(last(method, target(0), range(chains)))[0])
+    assert share == pytest.approx(0.475, abs=4 * 0.025)
 
 
 def test_other_likelihood_steps_and_the_bill() -> None:

@@ -16,12 +16,16 @@ from restoration.methods.ddnm import DDNM
 from restoration.methods.ddrm import DDRM
 from restoration.methods.dds import DDS
 from restoration.methods.dps import DPS, ZetaGuidance
+from restoration.methods.flow_chef import FlowChef
+from restoration.methods.flow_dps import FlowDPS
 from restoration.methods.lgd import LGD, LogMeanExp
 from restoration.methods.mcg import MCG, Sart
 from restoration.methods.mcg_diff import MCGDiff
 from restoration.methods.moment_matching import MomentMatching
 from restoration.methods.pigdm import PiGDM
 from restoration.methods.pnp_dm import PnPDM
+from restoration.methods.pnp_flow import PnPFlow
+from restoration.methods.rad import RAD
 from restoration.methods.red_diff import REDDiff
 from restoration.methods.sitcom import SITCOM
 from restoration.prior import Prior
@@ -50,6 +54,10 @@ METHODS: dict[str, Method] = {
     "pnp-dm-langevin": PnPDM(schedule=FIVE, hold=0, reverse_steps=2, inner=Langevin(steps=3)),
     "red-diff": REDDiff(schedule=FIVE),
     "sitcom": SITCOM(schedule=FIVE, iterations=5, weight=0.1),
+    "pnp-flow": PnPFlow(schedule=FIVE, draws=2),
+    "flow-dps": FlowDPS(schedule=FIVE),
+    "flow-chef": FlowChef(schedule=FIVE),
+    "rad": RAD(schedule=FIVE),
     "mcg-diff": MCGDiff(schedule=FIVE, particles=6),
     "best-of": BestOf(runs=3, method=DPS(schedule=FIVE)),
 }

@@ -16,7 +16,7 @@ FINE = Karras(steps=6, sigma_max=2, sigma_min=0.05)
 def test_it_is_the_published_loop(task: str, power: float) -> None:
     """VP coordinates, [-1, 1], eps-network, autograd and torch's Adam: written as the paper has it."""
     w = world(task)
-    a, y = w.matrix, 2 * w.likelihood.y.flatten() - w.matrix.sum(1)  # data of the image in [-1, 1]
+    a, y = w.matrix, 2 * w.data - w.matrix.sum(1)  # data of the image in [-1, 1]
     guess = w.likelihood.operator.guess(w.likelihood.y).flatten()
     mu = (2 * guess - 1).clone().requires_grad_()
     optimiser = torch.optim.Adam([mu], lr=0.1, betas=(0.9, 0.99), eps=1e-12)
@@ -41,7 +41,7 @@ def test_with_a_prior_that_knows_its_image_it_ends_at_the_minimiser() -> None:
     """D is then the mean itself, the loss is quadratic, and Adam with small steps finds its minimum."""
     w = world("dense", std=1e-4)
     method = REDDiff(schedule=Karras(steps=2000, sigma_max=2, sigma_min=0.05), rate=0.01, weight=0.5)
-    a, y = w.matrix, w.likelihood.y.flatten()
+    a, y = w.matrix, w.data
     hessian = 16 / 7 * a.T @ a + 0.5 * torch.eye(16).double()
     expected = torch.linalg.solve(hessian, 16 / 7 * a.T @ y + 0.5 * torch.full((16,), 0.5).double())
     assert torch.allclose(last(method, w, [0])[0], expected, atol=2e-3)

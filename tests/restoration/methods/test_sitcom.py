@@ -11,7 +11,7 @@ from tests.oracle import last, world
 def test_a_level_is_the_published_descent() -> None:
     """VP coordinates on [-1, 1], autograd and torch's Adam, as the paper has it."""
     w, now, weight = world("dense", sigma=1e-6), 0.4, 0.7
-    a, y, level = w.matrix, 2 * w.likelihood.y.flatten() - w.matrix.sum(1), 0.8
+    a, y, level = w.matrix, 2 * w.data - w.matrix.sum(1), 0.8
     x = 0.5 + 0.4 * Rng([1], dtype=torch.float64).randn((1, 4, 4))
     state = ((2 * x - 1) / (1 + level**2) ** 0.5).flatten()
     v = state.clone().requires_grad_()
