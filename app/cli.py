@@ -8,6 +8,7 @@ import signal
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -17,6 +18,9 @@ from app.talk import mention, say
 
 # Nothing here may import torch, not even indirectly: `preimage --help` answers at once. Commands import what they use.
 if TYPE_CHECKING:
+    from app.batch import Progress
+    from app.inputs import Plan
+    from app.progress import Meter
     from restoration.result import Result
 
 ABORTED = 130
@@ -99,6 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.set_defaults(command=_run)
 
+    _add_batch(commands)
+    _add_study(commands)
     recipes = commands.add_parser("recipes", help="list the presets")
     recipes.set_defaults(command=_recipes)
     assets = commands.add_parser(
@@ -118,8 +124,120 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--size", metavar="N", type=int, help="use only the middle N x N pixels, for a quick look")
     demo.set_defaults(command=_demo)
 
+    _add_serve(commands)
     commands.add_parser("train", help="train a prior (see `preimage train --help`)", add_help=False)
     return parser
+
+
+def _add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    batch = commands.add_parser(
+        "batch",
+        help="restore many pictures and volumes, whatever dies meanwhile",
+        description="Restore pictures, DICOM series and NIfTI files, each on its own: a bad one fails with a sentence. "
+        "Exit status: 0 all done, 1 some failed, 2 nothing could start, 3 the disk gave up, 130 stopped; "
+        "after 3, 130 and any crash --resume goes on.",
+    )
+    batch.add_argument(
+        "-i", "--input", metavar="PATH", type=Path, nargs="+", required=True, help="files, folders, zips"
+    )
+    batch.add_argument("-o", "--out", metavar="DIR", type=Path, required=True, help="folder of the run")
+    batch.add_argument("--recipe", required=True, help="recipe file (JSON) or name of a preset")
+    batch.add_argument(
+        "--output-type",
+        metavar="TYPES",
+        type=_output_types,
+        default=(),
+        help="png, npz, nifti, dicom, with commas between them (default: what suits each input)",
+    )
+    batch.add_argument("--series", metavar="RULE", default="", help="DICOM series, such as modality=CT,slices>=20")
+    batch.add_argument("--on-gap", choices=["refuse", "slicewise"], default="refuse", help="series with missing slices")
+    batch.add_argument("--window", metavar=("LOW", "HIGH"), type=float, nargs=2, help="numbers that become 0 and 1")
+    batch.add_argument("--truth", action="store_true", help="inputs are clean: degrade them first, then score")
+    batch.add_argument("--seed", metavar="N", type=int, nargs="+", default=[], help="one seed per sample")
+    batch.add_argument("--samples", metavar="K", type=int, help="K samples, of consecutive seeds from the first")
+    batch.add_argument("--device", type=_device, default="cpu", help="cpu (default), cuda or cuda:N")
+    batch.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="of the network")
+    batch.add_argument(
+        "--batch", metavar="N", type=int, default=0, help="images in a network call (default: 1 on a CPU)"
+    )
+    batch.add_argument("--workers", metavar="N", type=int, default=0, help="processes (Dask); 0 works in this one")
+    batch.add_argument("--scheduler", metavar="ADDRESS", default="", help="a running Dask cluster, tcp://host:port")
+    again = batch.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on with the run in DIR, if there is one")
+    again.add_argument("--overwrite", action="store_true", help="delete the earlier run in DIR first")
+    batch.add_argument("--dry-run", action="store_true", help="list what would be done")
+    batch.add_argument("--fail-fast", action="store_true", help="end after the first case that fails")
+    batch.add_argument("--report", metavar="FILE", type=Path, help="a copy of the manifest (JSON)")
+    batch.set_defaults(command=_batch)
+
+
+def _add_study(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    study = commands.add_parser("study", help="compare recipes over many inputs, with intervals, as tables and a page")
+    kinds = study.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    run = kinds.add_parser(
+        "run",
+        help="work on a study and write its report",
+        description="Expand a study, check all of it, run every recipe as a batch and write tables and report.html. "
+        "Exit status as of `preimage batch`; after a crash --resume goes on.",
+    )
+    run.add_argument("study", metavar="STUDY", help="study file (JSON) or name of one that ships (see docs/studies.md)")
+    run.add_argument(
+        "-i", "--input", metavar="PATH", type=Path, nargs="+", default=[], help="inputs in place of the study's own"
+    )
+    run.add_argument("-o", "--out", metavar="DIR", type=Path, required=True, help="folder of the study")
+    run.add_argument("--resume", action="store_true", help="go on with the study in DIR, if there is one")
+    run.add_argument("--workers", metavar="N", type=int, default=0, help="processes (Dask); 0 works in this one")
+    run.add_argument("--scheduler", metavar="ADDRESS", default="", help="a running Dask cluster, tcp://host:port")
+    run.add_argument("--dry-run", action="store_true", help="check the study and list what would be done")
+    run.set_defaults(command=_study_run)
+    report = kinds.add_parser("report", help="write tables and report.html again from what is done of a study")
+    report.add_argument("folder", metavar="DIR", type=Path, help="folder of the study")
+    report.add_argument("--parquet", action="store_true", help="also table.parquet (needs pyarrow)")
+    report.set_defaults(command=_study_report)
+
+    again = commands.add_parser(
+        "reproduce",
+        help="do a result again and compare",
+        description="Do the result in DIR again, elsewhere, and compare it with what is there. "
+        "Exit status: 0 equal, 1 different, 2 it cannot be done again.",
+    )
+    again.add_argument("folder", metavar="DIR", type=Path, help="folder of `preimage run` or `preimage batch`")
+    again.add_argument(
+        "--input", metavar="PATH", type=Path, nargs="+", default=[], help="where the inputs are now, if they were moved"
+    )
+    again.set_defaults(command=_reproduce)
+
+
+def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="take jobs over HTTP",
+        description="Take jobs over HTTP, one after the other, until Ctrl-C. Only this machine can reach the server, "
+        "unless there is a token: a file (--auth-file) or PREIMAGE_TOKEN. See docs/api.md.",
+    )
+    serve.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="to listen on (default: 127.0.0.1)")
+    serve.add_argument("--port", metavar="N", type=int, default=8765, help="0 takes a free one (default: 8765)")
+    serve.add_argument(
+        "--store", metavar="DIR", type=Path, default=Path("out/jobs"), help="folder of the jobs (default: out/jobs)"
+    )
+    serve.add_argument("--auth-file", metavar="FILE", type=Path, help="file with the token that clients must send")
+    serve.add_argument(
+        "--allow-host", metavar="NAME", nargs="+", default=[], help="further names that clients call the server by"
+    )
+    serve.add_argument("--workers", metavar="N", type=int, default=0, help="processes that share a job (Dask)")
+    serve.add_argument("--max-upload", metavar="MIB", type=int, default=2048, help="of a job (default: 2048)")
+    serve.add_argument("--max-files", metavar="N", type=int, default=2000, help="of a job (default: 2000)")
+    serve.add_argument("--keep-days", metavar="N", type=float, default=0, help="delete jobs that ended so long ago")
+    serve.set_defaults(command=_serve)
+
+
+def _output_types(text: str) -> tuple[str, ...]:
+    kinds = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    if "seg" in kinds:
+        raise argparse.ArgumentTypeError("expected no seg: there is no segmentation model yet")
+    if wrong := [kind for kind in kinds if kind not in ("png", "npz", "nifti", "dicom")]:
+        raise argparse.ArgumentTypeError(f"expected png, npz, nifti or dicom, got '{wrong[0]}'")
+    return kinds
 
 
 class _Version(argparse.Action):
@@ -166,6 +284,182 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     _complain(f"stopped early; the partial result is in {order.out}.")
     return ABORTED
+
+
+def _batch(options: argparse.Namespace) -> int:
+    from pydantic import ValidationError
+
+    from app.batch import BROKEN_OFF, Options, Workers, preview_plan, run_batch
+    from app.jobs import DiskRefuses, put
+    from app.progress import meter
+    from app.run import chosen_seeds
+    from app.settings import Settings
+    from operators.errors import RecipeError
+    from restoration.pipeline import with_seeds
+    from restoration.recipe import read_recipe
+
+    recipe, base = read_recipe(options.recipe)
+    recipe = with_seeds(recipe, chosen_seeds(recipe.seeds, tuple(options.seed), options.samples))
+    try:
+        chosen = Options(
+            output_types=options.output_type,
+            truth=options.truth,
+            series=options.series,
+            window=None if options.window is None else tuple(options.window),
+            on_gap=options.on_gap,
+            device=options.device,
+            precision=options.precision,
+            batch=options.batch,
+        )
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise RecipeError(f"Expected other options, got {fault['loc'][0]}: {fault['msg']}; change it.") from error
+    if options.dry_run:
+        _list_cases(preview_plan(options.input, chosen))
+        return 0
+    with _Stop() as stop, meter(sys.stderr) as shown:
+        try:
+            outcome = run_batch(
+                recipe,
+                options.input,
+                options.out,
+                chosen,
+                base=base,
+                resume=options.resume,
+                overwrite=options.overwrite,
+                fail_fast=options.fail_fast,
+                workers=Workers(options.workers, options.scheduler),
+                store=Settings.from_env().store(),
+                watch=_Table(shown),
+                stop=stop.wanted,
+            )
+            if options.report is not None and outcome.code != BROKEN_OFF:
+                put(options.report, (outcome.job.folder / "manifest.json").read_bytes(), mode=0o666)
+        except DiskRefuses as error:
+            _complain(str(error))
+            return BROKEN_OFF
+    done = sum(case.state == "done" for case in outcome.cases)
+    proven = sum(case.proven for case in outcome.cases)
+    _print(f"{done} done ({proven} of them before), {sum(case.state == 'failed' for case in outcome.cases)} failed")
+    _print(
+        "".join(f"left out: {count} x {reason}\n" for reason, count in outcome.left_out.items()) + "Research use only."
+    )
+    if outcome.message:
+        _complain(outcome.message)
+    return outcome.code
+
+
+def _study_run(options: argparse.Namespace) -> int:
+    from app.batch import BROKEN_OFF, DONE, SOME_FAILED, Workers
+    from app.jobs import DiskRefuses
+    from app.progress import meter
+    from app.settings import Settings
+    from app.study import expand, read_study, run_study
+    from app.study_page import report
+    from app.study_table import markdown
+
+    store = Settings.from_env().store()
+    plan = expand(*read_study(options.study), store, options.input)
+    if options.dry_run:
+        for cell in plan.cells:
+            _print(f"{cell.number:>4} {cell.recipe.digest}  {cell.name}")
+        _print(f"{len(plan.cells)} recipes on {len(plan.cases)} cases; nothing was run.")
+        return 0
+    with _Stop() as stop, meter(sys.stderr) as shown:
+        try:
+            code, message = run_study(
+                plan,
+                options.out,
+                resume=options.resume,
+                workers=Workers(options.workers, options.scheduler),
+                store=store,
+                watch=lambda p: shown.count(round(1000 * p.share), 1000, f"{p.cell.number}/{p.cells} {p.cell.name}"),
+                stop=stop.wanted,
+            )
+            if code in (DONE, SOME_FAILED):
+                plan, found = report(options.out)
+                _print(f"{markdown(plan, found)}\n{options.out / 'report.html'}")
+        except DiskRefuses as error:
+            _complain(str(error))
+            return BROKEN_OFF
+    if message:
+        _complain(message)
+    return code
+
+
+def _study_report(options: argparse.Namespace) -> int:
+    from app.study import done_runs
+    from app.study_page import report
+    from app.study_table import markdown, write_parquet
+
+    plan, found = report(options.folder)
+    if options.parquet:
+        write_parquet(plan, done_runs(plan, options.folder), options.folder / "table.parquet")
+    _print(f"{markdown(plan, found)}\n{options.folder / 'report.html'}")
+    return 0
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from app.progress import meter
+    from app.reproduce import reproduce
+    from app.settings import Settings
+
+    with _Stop() as stop, meter(sys.stderr) as shown:
+        found = reproduce(options.folder, options.input, Settings.from_env().store(), shown.count, stop.wanted)
+    _print("\n".join(found.sentences))
+    return 0 if found.equal else 1
+
+
+class _Table:
+    """A line for every case that ends, above a bar with rate and time left."""
+
+    def __init__(self, shown: "Meter") -> None:
+        self._shown, self._began, self._new = shown, time.monotonic(), 0
+
+    def __call__(self, progress: "Progress") -> None:
+        case = progress.outcome
+        if case is not None and not case.proven:
+            self._new += 1
+            self._shown.close()
+            _print(
+                f"{case.number:>6} {case.case} {case.kind:<10} {case.state:<7} {case.seconds:8.2f} s  {case.message}"
+            )
+        rate = 60 * self._new / max(time.monotonic() - self._began, 1e-9)
+        part = 100 * progress.step // progress.steps if progress.steps else 0
+        what = f"{progress.ended} of {progress.total} cases, {rate:.3g} a minute"
+        self._shown.count(min(100 * progress.ended + part, 100 * progress.total), 100 * progress.total, what)
+
+
+def _list_cases(plan: "Plan") -> None:
+    for case in plan.cases:
+        what = case.problem or case.about or f"{len(case.files)} file{'s'[: len(case.files) != 1]}"
+        _print(f"{case.number:>6} {case.kind:<10} {case.folder}  {what}")
+    for reason, count in plan.left_out.items():
+        _print(f"left out: {count} x {reason}")
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from app.guard import read_token
+    from app.server import Setup, serve
+    from app.settings import Settings
+    from app.uploads import Limits
+    from operators.errors import RecipeError
+
+    if min(options.max_upload, options.max_files) < 1 or min(options.workers, options.keep_days) < 0:
+        raise RecipeError("Expected limits above 0 and no negative --workers or --keep-days, got others; change them.")
+    settings = Settings.from_env()
+    setup = Setup(
+        folder=options.store,
+        host=options.host,
+        port=options.port,
+        token=read_token(options.auth_file, settings.token),
+        hosts=tuple(options.allow_host),
+        workers=options.workers,
+        keep_days=options.keep_days,
+        limits=Limits(bytes=options.max_upload << 20, files=options.max_files),
+    )
+    serve(setup, settings.store(), lambda address: _print(f"serving on {address}, jobs in {options.store}"))
+    return 0
 
 
 def _recipes(options: argparse.Namespace) -> int:
@@ -227,6 +521,9 @@ def _summary(result: "Result") -> str:
         lines.append(f"PSNR       {report.psnr:.2f} dB{each}")
         lines.append(f"SSIM       {report.ssim:.4f}{' (mean of the samples)' if each else ''}")
     lines.append(f"residual   {report.residual_sigma:.3f} sigma of the noise; near 1 is a good fit")
+    if shares := report.imagined_samples:
+        share = sum(shares) / len(shares)
+        lines.append(f"imagined   {share:.1%} of the contrast is the prior's, the rest is fixed by the data")
     lines.append(
         f"cost       {report.nfe:g} network calls a sample, {report.seconds:.1f} s "
         f"on {report.device} (threads {report.threads}, precision {report.precision})"

@@ -138,16 +138,22 @@ def result_pictures(result: Result, picture: Picture) -> dict[str, bytes]:
     images |= {f"sample-{i:03d}.png": sample for i, sample in enumerate(result.samples)}
     if measurement.truth is not None:
         images["truth.png"] = measurement.truth
+    # kernels are white where they are largest
+    kernels = result.found.get("kernel", result.samples[:0])
+    images |= {f"kernel-{i:03d}.png": (kernel / kernel.max())[None] for i, kernel in enumerate(kernels)}
     files = {name: encode_png(image, bits, icc=picture.icc) for name, image in images.items()}
     if len(result.samples) > 1:
         values = spread(result.std)
         files["std.png"] = png(heat_with_scale(values, spread_scale([values])))
+    if result.imagined is not None:
+        values = spread(result.imagined)
+        files["imagined.png"] = png(heat_with_scale(values, spread_scale([values])))
     files["preview.png"] = png(preview(result))
     return files
 
 
 def preview(result: Result) -> Colours:
-    """Measurement, estimate, spread and truth in one row, the first samples in the next."""
+    """Measurement, estimate, spread, imagined part and truth in one row, the first samples in the next."""
     report, truth, samples = result.report, result.measurement.truth, result.samples
     height, width = samples.shape[-2:]
 
@@ -155,18 +161,22 @@ def preview(result: Result) -> Colours:
         score = "" if psnr is None else f", {psnr:.1f} dB"
         return Cell(fitted(to_colours(image), PREVIEW_SIDE), caption + score)
 
+    def map_cell(values: torch.Tensor, what: str) -> Cell:
+        scale = spread_scale([values])
+        return Cell(fitted(heat(values, scale), PREVIEW_SIDE), f"{what}: black 0, pale yellow {scale:g}")
+
     top: list[Cell | None] = [cell(enlarged(data_picture(result.measurement.picture()), height, width), "measurement")]
     rows = [top]
     if len(samples) == 1:
         top.append(cell(samples[0], f"sample, seed {report.seeds[0]}", report.psnr))
     else:
-        values = spread(result.std)
-        scale = spread_scale([values])
         top.append(cell(result.mean, f"mean of {len(samples)} samples", report.psnr))
-        top.append(Cell(fitted(heat(values, scale), PREVIEW_SIDE), f"spread: black 0, pale yellow {scale:g}"))
+        top.append(map_cell(spread(result.std), "spread"))
         scores = report.psnr_samples or (None,) * len(samples)
         shown = list(zip(samples, report.seeds, scores, strict=True))[:4]
         rows.append([cell(image, f"sample, seed {seed}", psnr) for image, seed, psnr in shown])
+    if result.imagined is not None:
+        top.append(map_cell(spread(result.imagined), "imagined"))
     if truth is not None:
         top.append(cell(truth, "truth"))
     columns = max(map(len, rows))

@@ -48,7 +48,8 @@ def report(out: Path) -> dict[str, Any]:
 def test_a_measurement_is_restored_into_a_folder(recipe: Path, photo: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "deep" / "result"
     assert run("run", recipe, photo, "-o", out) == 0
-    names = {"recipe.json", "report.json", "samples.npz", "input.png", "mean.png", "sample-000.png", "preview.png"}
+    names = {"recipe.json", "report.json", "samples.npz", "input.png", "mean.png"}
+    names |= {"sample-000.png", "imagined.png", "preview.png"}
     assert {p.name for p in out.iterdir()} == names
     printed = capsys.readouterr()
     assert str(out) in printed.out
