@@ -354,8 +354,9 @@ def _study_run(options: argparse.Namespace) -> int:
     from app.jobs import DiskRefuses
     from app.progress import meter
     from app.settings import Settings
-    from app.study import expand, read_study, run_study
+    from app.study import run_study
     from app.study_page import report
+    from app.study_plan import expand, read_study
     from app.study_table import markdown
 
     store = Settings.from_env().store()
