@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from restoration.assets import AssetStore as AssetStore
     from restoration.best_of import BestOf as BestOf
     from restoration.checkpoints import Checkpoint as Checkpoint
+    from restoration.methods.cddb import CDDB as CDDB
     from restoration.methods.daps import DAPS as DAPS
     from restoration.methods.ddnm import DDNM as DDNM
     from restoration.methods.ddrm import DDRM as DDRM
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from restoration.methods.diffpir import DiffPIR as DiffPIR
     from restoration.methods.direct import Direct as Direct
     from restoration.methods.direct import OpenCVInpaint as OpenCVInpaint
+    from restoration.methods.direct_bridge import DirectBridge as DirectBridge
     from restoration.methods.dps import DPS as DPS
     from restoration.methods.flow_chef import FlowChef as FlowChef
     from restoration.methods.flow_dps import FlowDPS as FlowDPS
@@ -43,6 +45,7 @@ _HOME = {
     "AssetStore": "restoration.assets",
     "BestOf": "restoration.best_of",
     "Checkpoint": "restoration.checkpoints",
+    "CDDB": "restoration.methods.cddb",
     "DAPS": "restoration.methods.daps",
     "DPS": "restoration.methods.dps",
     "DDNM": "restoration.methods.ddnm",
@@ -61,6 +64,7 @@ _HOME = {
     "REDDiff": "restoration.methods.red_diff",
     "SITCOM": "restoration.methods.sitcom",
     "DiffPIR": "restoration.methods.diffpir",
+    "DirectBridge": "restoration.methods.direct_bridge",
     "Direct": "restoration.methods.direct",
     "OpenCVInpaint": "restoration.methods.direct",
     "Pipeline": "restoration.pipeline",

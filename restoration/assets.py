@@ -14,7 +14,8 @@ from torch import nn
 
 from operators.errors import AssetCorrupt, AssetMissing, RecipeError
 from operators.spec import Spec
-from restoration.convert import EDM
+from restoration.bridge import Bridge, BridgeSpec
+from restoration.convert import EDM, Raw
 from restoration.nets.unet import ResidualUNet
 from restoration.precision import Precision, resolve_precision
 from restoration.prior import Denoiser, Padded, Tiled, UnitRange
@@ -28,18 +29,22 @@ class ResidualUNetSpec(Spec):
     blocks: int
     embedding: int = 128
     image_channels: int = 3
+    seen_channels: int = 0
+    out_channels: int | None = None
     sigma_data: float = 0.5
 
     def build(self) -> ResidualUNet:
         """The network with fresh weights."""
-        return ResidualUNet(self.channels, self.blocks, self.embedding, self.image_channels)
+        return ResidualUNet(
+            self.channels, self.blocks, self.embedding, self.image_channels, self.seen_channels, self.out_channels
+        )
 
 
 class AssetCard(Spec):
     """What is known of a file before a byte of it is loaded."""
 
     name: str
-    role: Literal["prior", "image"]
+    role: Literal["prior", "bridge", "image"]
     title: str
     file: str
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -47,6 +52,7 @@ class AssetCard(Spec):
     licence: str
     source: str
     net: ResidualUNetSpec | None = None
+    bridge: BridgeSpec | None = None
     value_range: tuple[float, float] = (0.0, 1.0)
     sigma_range: tuple[float, float] | None = None
     training: dict[str, str] = Field(default_factory=dict)
@@ -137,3 +143,17 @@ def load_denoiser(card: AssetCard, path: Path, device: torch.device, precision: 
     elif card.value_range != (0.0, 1.0):
         raise RecipeError(f"Expected a prior of [0, 1] or [-1, 1], got {card.value_range}; correct its card.")
     return denoiser.to(device)
+
+
+def load_bridge(card: AssetCard, path: Path, device: torch.device, precision: Precision) -> Bridge:
+    """A trained bridge for any image size; the network in the asked-for precision."""
+    if card.net is None or card.bridge is None:
+        raise RecipeError(f"Expected a card with a network and its bridge, got '{card.name}' without; fix the card.")
+    net = card.net.build()
+    load_state(net, path)
+    net.requires_grad_(requires_grad=False).eval()
+    shape = (card.net.image_channels, None, None)
+    raw = Raw(net, shape, resolve_precision(precision, device))
+    tiled = Tiled(Padded(raw, net.multiple), step_of=net.multiple)
+    seen = bool(card.net.seen_channels)
+    return Bridge(tiled, card.bridge.path, card.bridge.predicts, shape, sees_start=seen).to(device)

@@ -95,9 +95,9 @@ def _averaged(found: Any) -> State:
     """The weights in a file of training: the running average where there is one."""
     if not isinstance(found, dict):
         return {}
-    model, ema = found.get("model"), found.get("ema")
+    model, ema = found.get("model", found.get("net")), found.get("ema")
     if isinstance(model, dict) and isinstance(ema, dict) and isinstance(ema.get("shadow_params"), list):
-        # score_sde: averages without names, in the order of the trained parameters.
+        # score_sde and I2SB: averages without names, in the order of the trained parameters.
         state = _tensors(model)
         trained = [n for n in state if n not in ("sigmas", "all_modules.0.W")]
         shadow = ema["shadow_params"]

@@ -95,7 +95,7 @@ class Checkpoint(DataRef):
                 f"Expected all tensors of a known architecture in {path}, got {reason}; use an undamaged file of an "
                 "architecture that docs/priors.md lists."
             ) from error
-        _same(plan, contents, path)
+        same_tensors(plan, contents, path)
         if plan.conditional and (self.label is None or self.label >= plan.conditional):
             raise RecipeError(
                 f"Expected a label from 0 to {plan.conditional - 1} for the class-conditional checkpoint {path.name}, "
@@ -155,7 +155,7 @@ class _Bound(nn.Module):
         return out[:, : self.channels]
 
 
-def _same(plan: Plan, contents: Contents, path: Path) -> None:
+def same_tensors(plan: Plan, contents: Contents, path: Path) -> None:
     """Every name and shape and a pass without numbers, or one sentence on what differs first."""
     wanted = {n: tuple(t.shape) for n, t in plan.net.state_dict().items()}
     got = {n: tuple(t.shape) for n, t in plan.rename(contents.tensors).items()}

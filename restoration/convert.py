@@ -42,6 +42,18 @@ def _evaluate(net: Net, x: Tensor, clock: Tensor, precision: Arithmetic) -> Tens
     return raw.to(x.dtype)
 
 
+class Raw(Denoiser):
+    """A network's own answer at a clock, in a denoiser's place so that it can be padded and tiled: for bridges."""
+
+    def __init__(self, net: Net, shape: tuple[int | None, ...], precision: Arithmetic = "fp32") -> None:
+        super().__init__()
+        self.net, self.shape, self.precision = _prepared(net, precision), shape, precision
+        self.sigma_range = (0.0, 0.0)
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return _evaluate(self.net, x, sigma, self.precision)
+
+
 class EDM(Denoiser):
     """A network trained with EDM preconditioning, in fp32 or under bf16 autocast.
 

@@ -3,7 +3,7 @@
 import math
 import platform
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,7 +18,10 @@ from operators.likelihood import Likelihood
 from operators.rng import Rng
 from operators.spec import pin
 from restoration.assets import AssetStore
+from restoration.bridge import BilledBridge, Bridge
 from restoration.method import Found, Step
+from restoration.methods.cddb import CDDB
+from restoration.methods.direct_bridge import DirectBridge
 from restoration.metrics import psnr, ssim
 from restoration.posterior import imagined_share
 from restoration.precision import Precision, resolve_precision
@@ -58,7 +61,7 @@ class Pipeline:
     def __init__(
         self,
         recipe: Recipe,
-        denoiser: Denoiser | None,
+        denoiser: Denoiser | Bridge | None,
         device: torch.device,
         precision: str,
         base: Path,
@@ -119,11 +122,12 @@ class Pipeline:
 
     def _colour(self, picture: Tensor) -> tuple[Tensor, list[str]]:
         wanted = 3 if self.denoiser is None else self.denoiser.shape[0]
-        if picture.shape[0] == 1 and wanted == 3:
+        if picture.shape[0] == 1 and wanted == 3 and not isinstance(self.denoiser, Bridge):
             return picture.expand(3, -1, -1), ["grey picture taken as three equal channels"]
         if wanted is not None and picture.shape[0] != wanted:
+            noun = "bridge" if isinstance(self.denoiser, Bridge) else "prior"
             raise ShapeError(
-                f"Expected a picture of {wanted} channels for this prior, got {picture.shape[0]}; convert it."
+                f"Expected a picture of {wanted} channels for this {noun}, got {picture.shape[0]}; convert it."
             )
         return picture, []
 
@@ -140,14 +144,22 @@ class Pipeline:
         Raises:
             RunDiverged: numbers that are not finite; it carries the last step before them.
         """
-        prior = None if self.denoiser is None else Prior(self.denoiser, cost or Cost())
         last: Step | None = None
-        for step in self.recipe.method.run(prior, measurement.likelihood, Rng(seeds, device=self.device)):
+        for step in self._run(measurement.likelihood, Rng(seeds, device=self.device), cost or Cost()):
             for what, value in (("the clean estimate", step.x0), ("the iterate", step.x)):
                 if not _finite(value):
                     raise RunDiverged(step.index, what, last)
             last = step
             yield step
+
+    def _run(self, likelihood: Likelihood, rng: Rng, cost: Cost) -> Iterator[Step]:
+        method, model = self.recipe.method, self.denoiser
+        if isinstance(model, Bridge):
+            # `Recipe.problems` lets methods without a model through as well; they are given none.
+            if isinstance(method, DirectBridge | CDDB):
+                return method.run(BilledBridge(model, cost), likelihood, rng)
+            return method.run(None, likelihood, rng)
+        return method.run(None if model is None else Prior(model, cost), likelihood, rng)
 
     def run(
         self,

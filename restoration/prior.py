@@ -45,6 +45,18 @@ class Cost:
     pulled_back: int = 0
     seconds: float = 0.0
 
+    @contextmanager
+    def timed(self, x: Tensor) -> Iterator[None]:
+        """Adds the time of what is done within to `seconds`."""
+        # A GPU runs behind the clock: both ends wait for it.
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)
+        began = time.perf_counter()
+        yield
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)
+        self.seconds += time.perf_counter() - began
+
 
 @dataclass(frozen=True)
 class Prior:
@@ -61,7 +73,7 @@ class Prior:
         Raises:
             NeedError: levels per pixel for a denoiser that takes one per sample.
         """
-        with self._billed(x), torch.no_grad():
+        with self.cost.timed(x), torch.no_grad():
             self.cost.denoised += len(x)
             return self.denoiser(x, self._levels(x, sigma))
 
@@ -72,28 +84,17 @@ class Prior:
 
         The pullback may be used once, or as often as wanted with `keep`, which holds the network's activations.
         """
-        with self._billed(x), torch.enable_grad():
+        with self.cost.timed(x), torch.enable_grad():
             self.cost.denoised += len(x)
             leaf = x.detach().requires_grad_()
             estimate = self.denoiser(leaf, self._levels(x, sigma))
 
         def pullback(v: Tensor) -> Tensor:
-            with self._billed(x):
+            with self.cost.timed(x):
                 self.cost.pulled_back += len(x)
                 return torch.autograd.grad(estimate, leaf, v, retain_graph=keep)[0]
 
         return estimate.detach(), pullback
-
-    @contextmanager
-    def _billed(self, x: Tensor) -> Iterator[None]:
-        # A GPU runs behind the clock: both ends wait for it.
-        if x.is_cuda:
-            torch.cuda.synchronize(x.device)
-        began = time.perf_counter()
-        yield
-        if x.is_cuda:
-            torch.cuda.synchronize(x.device)
-        self.cost.seconds += time.perf_counter() - began
 
     def _levels(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         # Levels are real where images are complex.
@@ -164,11 +165,14 @@ class Tiled(Denoiser):
         height, width = x.shape[-2:]
         if height <= self.tile and width <= self.tile:
             return self.inner(x, sigma)
-        total, weight = torch.zeros_like(x), x.new_zeros(height, width)
+        total, weight = x.new_zeros(()), x.new_zeros(height, width)
         for top, left in product(self._starts(height), self._starts(width)):
             rows, columns = slice(top, min(top + self.tile, height)), slice(left, min(left + self.tile, width))
             window = self._window(rows, height, x)[:, None] * self._window(columns, width, x)
-            total[..., rows, columns] += window * self.inner(x[..., rows, columns], sigma)
+            part = window * self.inner(x[..., rows, columns], sigma)
+            if total.ndim == 0:  # a network may answer with other channels than it is given
+                total = part.new_zeros(*part.shape[:-2], height, width)
+            total[..., rows, columns] += part
             weight[rows, columns] += window
         return total / weight
 

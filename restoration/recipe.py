@@ -22,16 +22,20 @@ from operators.noise import Gaussian, Noise
 from operators.spec import Need, Spec, Ui, kinds
 from restoration.alternating import Alternating
 from restoration.analytic import PowerLawPrior
-from restoration.assets import AssetStore, load_denoiser
+from restoration.assets import AssetStore, load_bridge, load_denoiser
 from restoration.best_of import BestOf
+from restoration.bridge import Bridge
 from restoration.checkpoints import Checkpoint
+from restoration.i2sb_checkpoint import I2SBCheckpoint
 from restoration.methods.blind_dps import BlindDPS
+from restoration.methods.cddb import CDDB
 from restoration.methods.daps import DAPS
 from restoration.methods.ddnm import DDNM
 from restoration.methods.ddrm import DDRM
 from restoration.methods.dds import DDS
 from restoration.methods.diffpir import DiffPIR
 from restoration.methods.direct import Direct, OpenCVInpaint
+from restoration.methods.direct_bridge import DirectBridge
 from restoration.methods.dps import DPS
 from restoration.methods.flow_chef import FlowChef
 from restoration.methods.flow_dps import FlowDPS
@@ -76,6 +80,8 @@ AnyMethod = Annotated[
     | Alternating
     | Structured
     | BestOf
+    | DirectBridge
+    | CDDB
     | Wiener
     | TV
     | OpenCVInpaint
@@ -103,6 +109,37 @@ class TrainedPrior(Spec):
     def asset_hashes(self, store: AssetStore) -> dict[str, str]:
         """Name and sha256 of what is loaded."""
         return {self.name: store.card(self.name, "prior").sha256}
+
+
+class TrainedBridge(Spec):
+    """A bridge that ships with the package, by name; it undoes the measurement that its card names, and no other."""
+
+    kind: Literal["bridge"] = "bridge"
+    name: Annotated[str, Field(description="Name of the asset.")] = "sr-x4"
+    offers: ClassVar[frozenset[Need]] = Bridge.offers
+
+    def load(self, store: AssetStore, device: torch.device, precision: Precision) -> Bridge:
+        """Read and check the weights."""
+        card = store.card(self.name, "bridge")
+        return load_bridge(card, store.resolve(card), device, precision)
+
+    def sigma_range(self, store: AssetStore, base: Path = Path()) -> tuple[float, float] | None:
+        """None: a bridge has times, not noise levels. AssetMissing for an unknown name."""
+        store.card(self.name, "bridge")
+        return None
+
+    def problems(self, operator: OperatorSpec, noise: Noise, method: Spec, store: AssetStore) -> list[str]:
+        """Whether it was trained for this measurement, from its card alone."""
+        card = store.cards.get(self.name)
+        if card is None or card.bridge is None:
+            return []  # said by `sigma_range`
+        if wrong := card.bridge.task.misfit(operator, noise, held_to_data=isinstance(method, CDDB)):
+            return [f"The bridge '{self.name}' expected {wrong}; choose the bridge of that measurement, or DiffPIR."]
+        return []
+
+    def asset_hashes(self, store: AssetStore) -> dict[str, str]:
+        """Name and sha256 of what is loaded."""
+        return {self.name: store.card(self.name, "bridge").sha256}
 
 
 class PowerLaw(Spec):
@@ -146,7 +183,9 @@ class NoPrior(Spec):
         return {}
 
 
-AnyModel = Annotated[TrainedPrior | Checkpoint | PowerLaw | NoPrior, Field(discriminator="kind")]
+AnyModel = Annotated[
+    TrainedPrior | TrainedBridge | Checkpoint | I2SBCheckpoint | PowerLaw | NoPrior, Field(discriminator="kind")
+]
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -191,6 +230,8 @@ class Recipe(Spec):
             able = [f"'{kind}'" for kind, other in kinds(AnyMethod).items() if _needs(other) <= offered]
             found.append(f"Methods that would work here, at their defaults: {', '.join(able)}.")
         found += _noise_problems(self.operator, self.noise)
+        if isinstance(self.model, TrainedBridge):
+            found += self.model.problems(self.operator, self.noise, self.method, store)
         if len(set(self.seeds)) != len(self.seeds):
             found.append(f"Expected different seeds, got {list(self.seeds)}; equal seeds give equal samples.")
         return found

@@ -34,7 +34,8 @@ class ResidualBlock(nn.Module):
 class ResidualUNet(nn.Module):
     """F(x, c_noise) of the EDM parameterisation.
 
-    Shapes: x (B, C, H, W) with H and W multiples of `multiple`; c_noise (B,) → (B, C, H, W).
+    Shapes: x (B, C, H, W) with H and W multiples of `multiple`; c_noise (B,) → (B, C, H, W). With `seen_channels` x has
+    that many more, which are looked at and not answered for; `out_channels` answers with another number than C.
     Source: layout after Zhang et al. 2021 (DRUNet: strided 2x2 down, transposed 2x2 up, additive skips); FiLM noise
     conditioning and Fourier features after Karras et al. 2022.
     Deviations: FiLM noise embedding in place of a noise-map channel, biases kept.
@@ -46,14 +47,16 @@ class ResidualUNet(nn.Module):
         blocks: int = 2,
         embedding: int = 128,
         image_channels: int = 3,
+        seen_channels: int = 0,
+        out_channels: int | None = None,
     ) -> None:
         super().__init__()
         self.image_channels = image_channels
         self.multiple = 2 ** (len(channels) - 1)
         self.embed1 = nn.Linear(64, embedding)
         self.embed2 = nn.Linear(embedding, embedding)
-        self.head = nn.Conv2d(image_channels, channels[0], 3, padding=1)
-        self.tail = nn.Conv2d(channels[0], image_channels, 3, padding=1)
+        self.head = nn.Conv2d(image_channels + seen_channels, channels[0], 3, padding=1)
+        self.tail = nn.Conv2d(channels[0], out_channels or image_channels, 3, padding=1)
         pairs = list(pairwise(channels))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, 2) for a, b in pairs)
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, 2) for a, b in pairs)

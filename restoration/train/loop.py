@@ -1,4 +1,4 @@
-"""A resumable training loop for denoisers, bounded by wall-clock time.
+"""A resumable training loop for denoisers and bridges, bounded by wall-clock time.
 
 Source: loss and preconditioning of Karras et al. 2022 (EDM, arXiv:2206.00364), Table 1 and eq. 8.
 Deviations: the noise levels are a mixture of a log-normal and a log-uniform law; the learning rate follows the share
@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,10 +29,16 @@ from restoration.train.data import Crops, centre_crops, load_photos
 from restoration.train.optim import Muon
 from restoration.train.widen import widen
 
+if TYPE_CHECKING:
+    from restoration.train.bridges import Bridging
+
 
 @dataclass(frozen=True)
 class TrainRecipe:
-    """What is trained, on what, for how long. Sigmas are on [-1, 1] data; all times are minutes of wall clock."""
+    """What is trained, on what, for how long. Sigmas are on [-1, 1] data; all times are minutes of wall clock.
+
+    With `bridge` (see `restoration.train.bridges.BridgeTraining`) it is a bridge, and the sigmas have no meaning.
+    """
 
     name: str
     channels: tuple[int, ...] = (48, 96, 144, 192)
@@ -61,6 +67,7 @@ class TrainRecipe:
     clip: float = 1.0
     seed: int = 0
     validate_minutes: float = 5.0
+    bridge: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> "TrainRecipe":
@@ -79,6 +86,8 @@ class TrainRecipe:
         recipe = cls(**settings)
         for f in dataclasses.fields(cls):
             wanted = str if f.default is dataclasses.MISSING else type(f.default)
+            if f.default_factory is not dataclasses.MISSING:
+                wanted = type(f.default_factory())
             value = getattr(recipe, f.name)
             if type(value) is not wanted and not (wanted is float and type(value) is int):
                 raise ValueError(f"Expected {f.name} as {wanted.__name__}, got {value!r} in {path}; correct it.")
@@ -106,6 +115,47 @@ def denoise(net: nn.Module, x: Tensor, sigma: Tensor, sigma_data: float) -> Tens
     c_skip, c_out, c_in, c_noise = (c.view(-1, 1, 1, 1) for c in edm(sigma, sigma_data))
     raw: Tensor = net(c_in * x, c_noise.flatten())
     return c_skip * x + c_out * raw.float()
+
+
+class Denoising:
+    """The objective of a denoiser: EDM's loss at random noise levels."""
+
+    def __init__(self, recipe: TrainRecipe) -> None:
+        self.recipe = recipe
+
+    def net(self, channels: tuple[int, ...], blocks: int, embedding: int) -> ResidualUNet:
+        """A fresh network."""
+        return ResidualUNet(channels, blocks, embedding, self.recipe.image_channels)
+
+    def loss(
+        self,
+        net: nn.Module,
+        x: Tensor,
+        rng: np.random.Generator,
+        generator: torch.Generator,
+        autocast: contextlib.AbstractContextManager[Any],
+        layout: torch.memory_format,
+    ) -> Tensor:
+        """In the network's own units EDM's weight is one: the loss is the plain mean square."""
+        sigma = draw_sigmas(self.recipe, len(x), rng).to(x.device)
+        noise = torch.randn(x.shape, generator=generator, device=x.device)
+        c_skip, c_out, c_in, c_noise = (c.view(-1, 1, 1, 1) for c in edm(sigma, self.recipe.sigma_data))
+        noisy = x + sigma.view(-1, 1, 1, 1) * noise
+        with autocast:
+            prediction = net((c_in * noisy).contiguous(memory_format=layout), c_noise.flatten())
+        return F.mse_loss(prediction.float(), (x - c_skip * noisy) / c_out)
+
+    def validation(self, images: Tensor) -> "Validation":
+        """Figures on these images, always with the same noise."""
+        return Validation(images, self.recipe.sigma_data)
+
+
+def _objective(recipe: TrainRecipe) -> "Denoising | Bridging":
+    if not recipe.bridge:
+        return Denoising(recipe)
+    from restoration.train.bridges import Bridging  # needs more than torch, numpy and Pillow
+
+    return Bridging(recipe.bridge, recipe.image_channels, recipe.crop)
 
 
 class Validation:
@@ -202,6 +252,7 @@ def train(
     if not resume and state_file.exists():
         raise FileExistsError(f"Expected no earlier run in {out}, found state.pt; resume it or choose another folder.")
 
+    objective = _objective(recipe)
     photos = load_photos(data, recipe.scales, recipe.light_prefix, recipe.light_weight, grey=recipe.image_channels == 1)
     if missing := [pattern for pattern in recipe.held_out if not any(fnmatch(p.name, pattern) for p in photos)]:
         raise ValueError(
@@ -212,12 +263,12 @@ def train(
     # enough for a steady figure; a whole subject would take longer to validate than to train on
     held_out = held_out[:: math.ceil(len(held_out) / 24)] if held_out else []
     crops = Crops([p for p in photos if p.name not in kept_back], recipe.crop)
-    validation = Validation(centre_crops(held_out, recipe.validation_crop), recipe.sigma_data) if held_out else None
+    validation = objective.validation(centre_crops(held_out, recipe.validation_crop)) if held_out else None
 
     torch.backends.cudnn.benchmark = True
     with torch.random.fork_rng():
         torch.default_generator.manual_seed(recipe.seed)
-        net = ResidualUNet(recipe.channels, recipe.blocks, recipe.embedding, recipe.image_channels)
+        net = objective.net(recipe.channels, recipe.blocks, recipe.embedding)
     if init is not None:
         widen({k: v.float() for k, v in load_weights(init).items()}, net)
     # bf16 needs channels_last to pay, and fp32 on a CPU is several times slower with it (measured: 28 against 152
@@ -275,14 +326,7 @@ def train(
         while used - start_used < minutes * 60 and used < plan:
             rate = learning_rate(recipe, step, used / plan)
             x = crops.draw(recipe.batch, rng).to(device, memory_format=layout, non_blocking=True)
-            sigma = draw_sigmas(recipe, recipe.batch, rng).to(device)
-            noise = torch.randn(x.shape, generator=generator, device=device)
-            c_skip, c_out, c_in, c_noise = (c.view(-1, 1, 1, 1) for c in edm(sigma, recipe.sigma_data))
-            noisy = x + sigma.view(-1, 1, 1, 1) * noise
-            with autocast:
-                prediction = net((c_in * noisy).contiguous(memory_format=layout), c_noise.flatten())
-            # In the network's own units EDM's weight is one: the loss is the plain mean square.
-            loss = F.mse_loss(prediction.float(), (x - c_skip * noisy) / c_out)
+            loss = objective.loss(net, x, rng, generator, autocast, layout)
             loss.backward()
             norm = nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
             if not math.isfinite(float(norm)):
@@ -316,7 +360,7 @@ def train(
 def _fixed(recipe: TrainRecipe) -> str:
     """What a resumed run may not change; plan, rates, crops and sigmas may."""
     values = (recipe.channels, recipe.blocks, recipe.embedding, recipe.sigma_data, recipe.optimiser, recipe.held_out)
-    return json.dumps(values)
+    return json.dumps((*values, recipe.bridge) if recipe.bridge else values)
 
 
 def _read_state(path: Path, recipe: TrainRecipe, device: torch.device) -> dict[str, Any]:

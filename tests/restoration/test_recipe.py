@@ -48,6 +48,7 @@ def example(cls: type) -> dict[str, object]:
         "poisson": {"peak": 50.0},
         "learned-blur": {"weights": {"path": "w.safetensors"}},
         "checkpoint": {"path": "w.safetensors"},
+        "i2sb-checkpoint": {"path": "latest.pt"},
     }
     tag = cls.model_fields["kind"].default  # type: ignore[attr-defined]
     return {"kind": tag, **needed.get(tag, {})}

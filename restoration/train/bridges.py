@@ -1,0 +1,151 @@
+"""What a bridge is trained on: pairs made by our own operators on the fly, at random times of its path.
+
+Loaded only where a recipe asks for a bridge: it needs the operators, and with them all that the package needs.
+"""
+
+import contextlib
+import math
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, ValidationError
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from operators.base import Operator
+from operators.errors import PreimageError
+from operators.likelihood import Likelihood
+from operators.noise import Noise
+from operators.rng import Rng
+from restoration.bridge import Bridge, BridgeSpec, pair, start, step, target
+from restoration.nets.unet import ResidualUNet
+
+# Operators drawn for a batch at most: building one takes some 10 ms, which a GPU would wait for.
+DRAWS = 8
+
+
+class BridgeTraining(BridgeSpec):
+    """The `bridge` of a training recipe: what the card of the asset will say, and how its network is trained."""
+
+    sees_start: Annotated[bool, Field(description="Whether the network also sees the degraded image.")] = True
+    loss: Annotated[Literal["mse", "l1"], Field(description="mse tends to the conditional mean, l1 to the median.")] = (
+        "mse"
+    )
+
+
+class Bridging:
+    """The objective of a bridge: regression of its target at x_t, t uniform over the path.
+
+    Source: Liu et al. 2023 (I2SB), Algorithm 1; the others are the same with their own path and target.
+    Deviations: the degraded image is the operator's guess from simulated data, for every path.
+    """
+
+    def __init__(self, values: dict[str, Any], image_channels: int, crop: int) -> None:
+        try:
+            self.spec = BridgeTraining.model_validate(values)
+            self._degrade: tuple[Operator, Noise] | None = None
+            if not self.spec.task.ranges:
+                self._degrade = self.spec.task.operator.build((image_channels, crop, crop)), self.spec.task.noise
+            self.degraded(torch.zeros(1, image_channels, crop, crop), np.random.default_rng(0))
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors()[:5])
+            raise ValueError(f"Expected a bridge in the recipe, got {faults}; correct these fields.") from error
+        except PreimageError as error:
+            raise ValueError(str(error)) from error
+        self.channels = image_channels
+
+    def net(self, channels: tuple[int, ...], blocks: int, embedding: int) -> ResidualUNet:
+        """A fresh network that takes and answers what this bridge needs."""
+        seen = self.channels if self.spec.sees_start else 0
+        out = 2 * self.channels if self.spec.predicts == "residual-noise" else self.channels
+        return ResidualUNet(channels, blocks, embedding, self.channels, seen, out)
+
+    def degraded(self, x: Tensor, rng: np.random.Generator) -> Tensor:
+        """The degraded images that runs start from, `Operator.guess` of simulated data.
+
+        Shapes: x (B, C, H, W) → the same.   Units: [-1, 1].
+        """
+        clean, seeds = (x + 1) / 2, [int(s) for s in rng.integers(2**63 - 1, size=len(x))]
+        if self._degrade is not None and self._degrade[0].in_shape == tuple(x.shape[1:]):
+            operator, noise = self._degrade
+            return 2 * _guess(operator.to(x.device), noise, clean, seeds) - 1
+        made, group = [], math.ceil(len(x) / DRAWS)
+        for k in range(0, len(x), group):
+            spec, noise = self.spec.task.draw(rng)
+            operator = spec.build(tuple(x.shape[1:])).to(x.device)
+            made.append(_guess(operator, noise, clean[k : k + group], seeds[k : k + group]))
+        return 2 * torch.cat(made) - 1
+
+    def loss(
+        self,
+        net: nn.Module,
+        x: Tensor,
+        rng: np.random.Generator,
+        generator: torch.Generator,
+        autocast: contextlib.AbstractContextManager[Any],
+        layout: torch.memory_format,
+    ) -> Tensor:
+        """Mean error of the network's answer for clean images x (B, C, H, W) on [-1, 1]."""
+        bridge = self.bridge(net, layout)
+        y = self.degraded(x, rng)
+        t = torch.from_numpy(rng.integers(1, bridge.table.last + 1, len(x)))
+        noise = torch.randn(x.shape, generator=generator, device=x.device)
+        state = pair(bridge.table, x, y, t, noise)
+        wanted = target(bridge.table, bridge.predicts, state, x, y, t, noise)
+        with autocast:
+            answer = bridge.answer(state, t, y)
+        return F.mse_loss(answer.float(), wanted) if self.spec.loss == "mse" else F.l1_loss(answer.float(), wanted)
+
+    def bridge(self, net: nn.Module, layout: torch.memory_format = torch.contiguous_format) -> Bridge:
+        """The bridge with this network, as it is at the moment."""
+
+        def laid(both: Tensor, clock: Tensor) -> Tensor:
+            answer: Tensor = net(both.contiguous(memory_format=layout), clock)
+            return answer
+
+        shape = (self.channels, None, None)
+        return Bridge(laid, self.spec.path, self.spec.predicts, shape, sees_start=self.spec.sees_start)
+
+    def validation(self, images: Tensor) -> "BridgeValidation":
+        """Figures on these images, (N, C, H, W) on [-1, 1], always with the same data and noise."""
+        return BridgeValidation(self, images)
+
+
+class BridgeValidation:
+    """PSNR (dB, on [0, 1]) of the degraded images, of one step (regression) and of the path's own sampler."""
+
+    def __init__(self, objective: Bridging, images: Tensor) -> None:
+        self.objective, self.images = objective, images
+        self.degraded = objective.degraded(images, np.random.default_rng(20260101))
+
+    @torch.no_grad()
+    def run(
+        self, net: nn.Module, device: torch.device, autocast: contextlib.AbstractContextManager[Any]
+    ) -> dict[str, float]:
+        """Keys `psnr_start`, `psnr_1` and `psnr_sample`."""
+        bridge = self.objective.bridge(net)
+        found = {"psnr_start": _psnr(self.degraded, self.images)}
+        for name, steps in (("psnr_1", 1), ("psnr_sample", None)):
+            table, eta, times = bridge.walk(steps, None)
+            done = []
+            for k, y in enumerate(self.degraded.split(8)):
+                y, rng = y.to(device), Rng(range(8 * k, 8 * k + len(y)), device=device)
+                x = start(table, y, rng)
+                for t, to in times:
+                    with autocast:
+                        x0, ahead = bridge(x, torch.full((len(x),), t), y)
+                    x = step(table, t, to, x, x0.float(), ahead.float(), eta, rng)
+                done.append(x.cpu())
+            found[name] = _psnr(torch.cat(done), self.images)
+        return found
+
+
+def _guess(operator: Operator, noise: Noise, clean: Tensor, seeds: list[int]) -> Tensor:
+    with torch.no_grad():
+        return Likelihood.simulate(operator, noise, clean, Rng(seeds, device=clean.device)).guess()
+
+
+def _psnr(x: Tensor, truth: Tensor) -> float:
+    errors = (x.clamp(-1, 1) - truth).square().mean(dim=(1, 2, 3))
+    return float((10 * (4 / errors.clamp(min=1e-12)).log10()).mean())
