@@ -70,7 +70,9 @@ class Operator(nn.Module, ABC):
         self.check_image(x)
         return self._forward(x)
 
-    __call__ = forward  # without nn.Module's search for hooks, which takes as long as a product with a small mask
+    def __call__(self, x: Tensor) -> Tensor:
+        """A x; see `forward`."""
+        return self.forward(x)  # nn.Module would search for hooks, which takes as long as a product with a small mask
 
     def vjp(self, x: Tensor) -> tuple[Tensor, Pullback]:
         """A x, and the map v ↦ J^T v with J the derivative of A at x (mirrors `torch.func.vjp`).

@@ -226,6 +226,22 @@ class _Unchecked(_Plain):
         return self._forward(x)
 
 
+class _DataInHoles(_Plain):
+    def gather(self, y: torch.Tensor) -> torch.Tensor:
+        return y[..., :-1]
+
+    def scatter(self, values: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.pad(values, (0, 1))
+
+
+class _LossyScatter(_DataInHoles):
+    def scatter(self, values: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.pad(0.5 * values, (0, 1))
+
+    def _forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 0 * super()._forward(x)
+
+
 class _WrongShape(_Plain):
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
         return super()._forward(x)[..., :4]
@@ -310,6 +326,8 @@ def test_right_operators_pass() -> None:
         (_Coupled, "alone as in a batch"),
         (_Affine, "2a - 3b"),
         (_Unchecked, "ShapeError"),
+        (_DataInHoles, "zero wherever"),
+        (_LossyScatter, "gather to undo scatter"),
         (_WrongShape, "data of shape"),
         (_WrongProx, "stationary"),
         (_CoupledProx, "stationary"),
