@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -174,12 +174,12 @@ def errors(*codes: int) -> dict[int | str, dict[str, Any]]:
 def answer_with_sentences(app: FastAPI, folders: Sequence[Path]) -> None:
     """Let every error be one sentence; names of `folders` and of other places on this machine stay out of it."""
 
-    def answer(status: int, sentence: str) -> JSONResponse:
+    def answer(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
         for folder in folders:
             sentence = sentence.replace(f"{folder}/", "")
         # whatever else looks like an absolute path loses its folders
-        sentence = re.sub(r"(?<![\w.])/(?:[^\s/'\",;]+/)+", "", " ".join(sentence.split()))
-        return JSONResponse({"detail": sentence}, status)
+        sentence = re.sub(r"(?<![\w.])/(?!api/v1/)(?:[^\s/'\",;]+/)+", "", " ".join(sentence.split()))
+        return JSONResponse({"detail": sentence}, status, headers)
 
     def ours(request: Request, error: Exception) -> JSONResponse:
         if isinstance(error, Refused):
@@ -198,7 +198,7 @@ def answer_with_sentences(app: FastAPI, folders: Sequence[Path]) -> None:
             404: "Expected an address of this API, got another; see /api/v1/openapi.json.",
             405: "Expected another method for this address, got one that it does not take; see /api/v1/openapi.json.",
         }.get(status, f"Expected a request that can be answered, got one that cannot (status {status}); correct it.")
-        return answer(status, text)
+        return answer(status, text, getattr(error, "headers", None))  # `Allow` goes with a 405
 
     def unforeseen(request: Request, error: Exception) -> JSONResponse:
         return answer(

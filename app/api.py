@@ -7,7 +7,6 @@ sentence in `detail`, without traces and without paths of this machine.
 import contextlib
 import importlib.metadata
 import os
-import re
 import secrets
 import shutil
 import threading
@@ -40,13 +39,14 @@ from app.answers import (
 )
 from app.events import follow, nothing_new
 from app.intake import submit
-from app.jobs import ENDED, Busy, Job
+from app.jobs import ENDED, Busy, DiskRefuses, Job
 from app.jobs import Request as Asked
 from app.outputs import media_type, open_inside, pieces
 from app.uploads import Limits, Receiver, Refused
 from app.worker import Dispatcher
 from operators import AnyNoise, AnyOperator
 from operators.errors import ReadError
+from operators.spec import DataRef, kinds
 from restoration.assets import AssetStore
 from restoration.recipe import AnyMethod, AnyModel, preset_names, read_recipe
 
@@ -77,21 +77,26 @@ class Desk:
 
     def info(self, job: Job) -> JobInfo:
         """What is said of a job in lists."""
-        return JobInfo(**self.facts(job, job.request))
+        return JobInfo(**self.facts(job)[0])
 
-    def facts(self, job: Job, request: Asked) -> dict[str, Any]:
-        """The same as single values."""
-        title, place = str(request.recipe.get("title", "")), self.dispatcher.place(request.id)
-        return {"id": request.id, "created": request.created, "title": title, "place": place, "status": job.status()}
+    def facts(self, job: Job) -> tuple[dict[str, Any], Asked]:
+        """The same as single values, and what was asked for; a damaged job is shown too, with a sentence."""
+        name, status = job.folder.name, job.status()
+        try:
+            asked = job.request
+        except ReadError as error:
+            asked = Asked(id=name, created=job.created, inputs=(), recipe={}, options={})
+            status = status.model_copy(update={"message": str(error)})
+        title, place = str(asked.recipe.get("title", "")), self.dispatcher.place(name)
+        return {"id": name, "created": asked.created, "title": title, "place": place, "status": status}, asked
 
     def newest_first(self) -> list[Job]:
         """All jobs, by the time at which the request was written: no request need be read for that."""
         found = []
-        for entry in self.dispatcher.store.root.iterdir():
-            job = Job(entry)
-            if re.fullmatch(r"[0-9a-f]{16}", entry.name):
-                with contextlib.suppress(OSError):  # deleted meanwhile
-                    found.append(((job.private / "request.json").stat().st_mtime_ns, entry.name, job))
+        for name in os.listdir(self.dispatcher.store.root):
+            with contextlib.suppress(OSError, ReadError):  # deleted meanwhile, or no job
+                job = self.dispatcher.store.get(name)
+                found.append(((job.private / "request.json").stat().st_mtime_ns, name, job))
         return [job for _, _, job in sorted(found, key=lambda entry: entry[:2], reverse=True)]
 
     def check_room(self) -> None:
@@ -171,7 +176,8 @@ def methods() -> list[Kind]:
 @router.get("/api/v1/models", tags=["recipes"])
 def models(here: Here) -> Models:
     """Kinds of models, and the trained priors that are here. Checkpoints are not taken over the network."""
-    taken = tuple(kind for kind in kinds_of(AnyModel) if kind.kind != "checkpoint")
+    files = {tag for tag, spec in kinds(AnyModel).items() if issubclass(spec, DataRef)}
+    taken = tuple(kind for kind in kinds_of(AnyModel) if kind.kind not in files)
     return Models(kinds=taken, trained=tuple(model_of(c) for c in here.assets.cards.values() if c.role == "prior"))
 
 
@@ -237,8 +243,8 @@ def jobs(
 def one(job_id: JobId, here: Here) -> JobDetail:
     """A job: where it stands and what it was asked to do."""
     job = here.find(job_id)
-    request = job.request
-    return JobDetail(**here.facts(job, request), recipe=request.recipe, options=request.options)
+    facts, asked = here.facts(job)
+    return JobDetail(**facts, recipe=asked.recipe, options=asked.options)
 
 
 @router.get(
@@ -277,9 +283,13 @@ def cancel(job_id: JobId, here: Here) -> JobInfo:
         status = job.status()
         if status.state in ENDED:
             raise Refused(409, f"Expected a job that waits or is under way, got one that is {status.state}; leave it.")
-        if here.dispatcher.withdraw(job):
+        if status.state == "queued" and here.dispatcher.withdraw(job):
             text = "Cancelled before it was begun; resume the job to run it."
-            job.set_status(status.model_copy(update={"state": "interrupted", "message": text}))
+            try:
+                job.set_status(status.model_copy(update={"state": "interrupted", "message": text}))
+            except DiskRefuses:
+                here.dispatcher.add(job)  # it is not cancelled
+                raise
         else:
             job.request_stop()
     return here.info(job)
@@ -305,7 +315,8 @@ def delete(job_id: JobId, here: Here) -> None:
     """Remove a job and all its files from the disk. One that is under way has to be cancelled first."""
     job = here.find(job_id)
     with here.changing:
-        if not here.dispatcher.withdraw(job) and job.status().state not in ENDED:
+        removable = {*ENDED, "queued"} if here.dispatcher.withdraw(job) else ENDED
+        if job.status().state not in removable:
             raise Refused(409, "Expected a job that nobody works on, got one under way; cancel it first.")
         until = time.monotonic() + 5  # its worker may be about to leave it
         while True:
@@ -326,7 +337,9 @@ def files(job_id: JobId, here: Here) -> list[File]:
     job = here.find(job_id)
     shown = []
     for path in job.files():
-        with contextlib.suppress(OSError):  # gone meanwhile
+        # gone meanwhile, or under a name that is no text, put there by others
+        with contextlib.suppress(OSError, UnicodeEncodeError):
+            path.as_posix().encode()
             if not any(part.startswith(".") for part in path.parts):
                 shown.append(File(path=path.as_posix(), bytes=(job.folder / path).lstat().st_size))
     return shown

@@ -19,14 +19,17 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
+from app.cluster import ClusterLost, restore_on_cluster
 from app.inputs import Case, Plan, find_cases
 from app.jobs import DiskRefuses, Job, Request, State, Status, disk_refuses, put
 from app.options import Options as Options
 from app.options import Outcome as Outcome
 from app.options import Output as Output
-from app.restore import PREVIEW, Task, digest_of, inputs_digest, parts_of, restore_cases
+from app.restore import restore_cases
 from app.summary import manifest, summary_csv, summary_html
 from app.view import data_picture, fitted, png, to_colours
+from app.work import PREVIEW, Task, digest_of, inputs_digest
+from app.work_volumes import parts_of
 from medical.series_rule import series_rule
 from operators.errors import NeedError, PreimageError, ReadError, RecipeError, WriteError
 from operators.spec import pin
@@ -132,7 +135,7 @@ def run_batch(
     """
     place = Path(os.path.realpath(outdir))
     store = store or AssetStore()
-    recipe = _checked(recipe, options, base, store)
+    recipe = checked(recipe, options, base, store, elsewhere=bool(workers.scheduler))
     named = tuple(str(Path(os.path.realpath(path))) for path in inputs)
     _check_apart(inputs, place)
     if missing := [path for path in inputs if not path.exists()]:
@@ -185,7 +188,7 @@ def run_job(
         try:
             run.prepare()
             return run.work()
-        except DiskRefuses as error:
+        except (DiskRefuses, ClusterLost) as error:
             return run.broken_off(str(error))
         except PreimageError as error:
             run.give_up(str(error))
@@ -209,7 +212,7 @@ def new_job(
     Raises:
         PreimageError: the recipe or the options cannot be carried out, or the folder is in use.
     """
-    recipe = _checked(recipe, options, base, store or AssetStore())
+    recipe = checked(recipe, options, base, store or AssetStore())
     return Job.create(folder, _request(tuple(str(path) for path in inputs), recipe, options))
 
 
@@ -244,15 +247,19 @@ class _Run:
             options = Options.model_validate(request.options)
         except ValidationError as error:
             raise RecipeError("Expected a recipe and options of this version, got others; make a new job.") from error
-        self.recipe = _checked(recipe, options, Path(), self.store)
+        elsewhere = bool(self.workers.scheduler)
+        pinned = checked(recipe, options, job.folder, self.store, elsewhere=elsewhere)  # files are what they were
+        self.recipe = recipe
         self.task = Task(
             folder=str(job.folder),
-            recipe=self.recipe.model_dump_json(),
+            recipe=recipe.model_dump_json(),
             options=options,
             created=request.created,
             config=config_of(self.recipe, options, self.store),
             salt=request.id,
             assets=str(self.store.folder),
+            base="" if pinned == recipe else str(job.folder),
+            holder=job.holder(),
         )
         job.set_status(Status(state="running"))
         try:
@@ -305,7 +312,7 @@ class _Run:
         return BatchOutcome(self.job, code, message, tuple(ended), dict(self.plan.left_out))
 
     def broken_off(self, message: str) -> BatchOutcome:
-        """The disk refuses: nothing more is written but, if it can be, why."""
+        """The disk refuses, or the cluster is gone: nothing more is written but, if it can be, why."""
         self.give_up(message, "interrupted")
         ended = sorted(self.outcomes.values(), key=lambda outcome: outcome.number)
         return BatchOutcome(self.job, BROKEN_OFF, message, tuple(ended), dict(self.plan.left_out))
@@ -318,13 +325,12 @@ class _Run:
 
     def _engine(self, cases: Sequence[Case]) -> Iterator[Outcome]:
         if self.workers.count or self.workers.scheduler:
-            from app.cluster import restore_on_cluster
-
             return restore_on_cluster(cases, self.task, self.workers.count, self.workers.scheduler, self._stop)
         return restore_cases(cases, self.task, self._tick, self._stop)
 
     def _stop(self) -> bool:
-        return self.job.stop_wanted() or (self.asked is not None and self.asked())
+        lost = self.job.holder() != self.task.holder  # somebody removed the lock, and another may have the job
+        return lost or self.job.stop_wanted() or (self.asked is not None and self.asked())
 
     def _proven(self, case: Case) -> Outcome | None:
         """What the journal says of a case, if inputs, settings and every byte of the outputs are still what it says."""
@@ -448,13 +454,24 @@ def config_of(recipe: Recipe, options: Options, store: AssetStore) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _checked(recipe: Recipe, options: Options, base: Path, store: AssetStore) -> Recipe:
-    """The recipe with its files pinned, or a sentence on what is wrong with it or with the options."""
-    if problems := recipe.problems(store):
+def checked(recipe: Recipe, options: Options, base: Path, store: AssetStore, *, elsewhere: bool = False) -> Recipe:
+    """The recipe with its files pinned: absolute paths, and checksums that were verified where there were some.
+
+    Args:
+        recipe: relative paths in it refer to `base`.
+        options: what the recipe does not say.
+        base: a folder.
+        store: the assets.
+        elsewhere: other machines do the work, so that the devices of this one do not matter.
+
+    Raises:
+        PreimageError: what is wrong with the recipe or with the options.
+    """
+    if problems := recipe.problems(store, base):
         raise NeedError(" ".join(problems))
     if options.window is not None and not options.window[0] < options.window[1]:
         raise RecipeError("Expected a window from a smaller to a larger number, got another; change --window.")
-    if options.device != "cpu" and not torch.cuda.is_available():
+    if options.device != "cpu" and not elsewhere and not torch.cuda.is_available():
         raise RecipeError(f"Expected a CUDA device for {options.device}, found none; use cpu.")
     series_rule(options.series)
     return pin(recipe, base)

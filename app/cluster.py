@@ -1,15 +1,26 @@
 """The cases of a batch on a Dask cluster: tasks of plain values, done again elsewhere where a worker dies."""
 
 import json
+import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+from app import remote
 from app.inputs import Case
 from app.jobs import Job
 from app.options import Outcome
-from app.restore import Task, digest_of, restore_cases
-from operators.errors import NeedError
+from app.restore import restore_cases
+from app.work import Task, digest_of
+from operators.errors import NeedError, PreimageError
+
+_EVERY = 0.05  # seconds between looks at what has ended
+
+
+class ClusterLost(PreimageError):
+    """The scheduler is gone: what has not been told of cannot be known, and is done again when the job is resumed."""
 
 
 def restore_on_cluster(
@@ -25,10 +36,12 @@ def restore_on_cluster(
         task: the run's.
         workers: processes of a cluster on this machine, or 0 where `scheduler` names one.
         scheduler: address of a running cluster, or empty.
-        stop: asked after every case; workers ask for the job's own stop flag at every step.
+        stop: asked all the time; workers ask for the job's own stop flag at every step.
 
     Raises:
-        NeedError: Dask is not installed, or there is no scheduler at the address.
+        NeedError: Dask is not installed, there is no scheduler at the address, or the recipe cannot be loaded there.
+        ClusterLost: the connection to the scheduler broke.
+        DiskRefuses: a worker can write nothing more.
     """
     try:
         from distributed import Client, LocalCluster, as_completed
@@ -37,37 +50,68 @@ def restore_on_cluster(
             "Expected Dask for --workers and --scheduler, got an installation without it; install preimage[dask]."
         ) from error
     with ExitStack() as stack:
+        spoken = logging.getLogger("distributed.client")  # of a lost connection, in a page; a sentence says it
+        stack.callback(spoken.setLevel, spoken.level)
+        spoken.setLevel(logging.CRITICAL)
         if scheduler:
             try:
                 client = stack.enter_context(Client(scheduler, timeout="20s"))
             except (OSError, ValueError) as error:
                 raise NeedError(f"Expected a Dask scheduler at {scheduler}, found none; check it.") from error
         else:
-            local = LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None)
+            # without a port of its own it would warn where another cluster has Dask's
+            web = "127.0.0.1:0"
+            local = LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=web)
             client = stack.enter_context(Client(stack.enter_context(local)))
         text = task.model_dump_json()
-        futures = {client.submit(work, case.model_dump_json(), text, pure=False): case for case in cases}
-        asked = False
-        for future in as_completed(futures, raise_errors=False):
-            case = futures[future]
-            if future.status == "finished":
-                yield from (Outcome.model_validate(values) for values in json.loads(future.result()))
-            elif future.status == "error":
-                yield _lost(case, task, future.exception())
+        futures = {client.submit(remote.work, case.model_dump_json(), text, pure=False): case for case in cases}
+        ended, asked = as_completed(futures, raise_errors=False), False
+        while futures:
+            for future in ended.next_batch(block=False):
+                yield from _outcomes(future, futures.pop(future), task)
             if not asked and stop():
                 asked = True
                 Job(Path(task.folder)).request_stop()  # the workers stop by themselves and say how far they came
+            if asked and not client.nthreads():
+                break  # nobody is there to do so
+            time.sleep(_EVERY)
+
+
+def _outcomes(future: Any, case: Case, task: Task) -> Iterator[Outcome]:
+    from distributed import CancelledError
+    from distributed.comm.core import CommClosedError
+
+    try:
+        yield from (Outcome.model_validate(values) for values in json.loads(future.result()))
+    except PreimageError:
+        raise  # of the recipe or of the disk, not of the case
+    except (CancelledError, CommClosedError) as error:
+        raise ClusterLost(
+            "Expected a Dask scheduler until the end, lost the connection to it; start it again and resume."
+        ) from error
+    except Exception as error:
+        yield _lost(case, task, error)
 
 
 def work(case: str, task: str) -> str:
-    """Outcomes of one case, from JSON to JSON: one, or none if the job is to stop."""
+    """Outcomes of one case, from JSON to JSON: one, or none if the job is to stop.
+
+    Raises:
+        NeedError: this machine does not see the job as the process that holds it does.
+    """
     described = Task.model_validate_json(task)
     job = Job(Path(described.folder))
-    outcomes = restore_cases([Case.model_validate_json(case)], described, None, job.stop_wanted)
+    if job.holder() != described.holder:
+        raise NeedError("Expected workers that see the job's folder, got one that does not; use a shared folder.")
+
+    def stop() -> bool:
+        return job.stop_wanted() or job.holder() != described.holder
+
+    outcomes = restore_cases([Case.model_validate_json(case)], described, None, stop)
     return json.dumps([outcome.model_dump(mode="json") for outcome in outcomes])
 
 
-def _lost(case: Case, task: Task, error: BaseException | None) -> Outcome:
+def _lost(case: Case, task: Task, error: Exception) -> Outcome:
     """A case over which Dask gave up: its workers died time after time, or the task failed outside a case."""
     return Outcome(
         number=case.number,

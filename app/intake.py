@@ -16,7 +16,6 @@ from app.uploads import FILES, Form
 from operators.errors import RecipeError
 from operators.spec import DataRef, Spec
 from restoration.assets import AssetStore
-from restoration.checkpoints import Checkpoint
 from restoration.pipeline import with_seeds
 from restoration.recipe import Recipe, Seed, preset_names, read_recipe
 
@@ -83,7 +82,7 @@ def _asked_for(form: Form, attached: Path, assets: AssetStore) -> tuple[dict[str
     given = () if asked.seed is None else (asked.seed,)
     recipe = with_seeds(recipe, chosen_seeds(recipe.seeds, given, asked.samples))
     for ref in _files(recipe):
-        if isinstance(ref, Checkpoint) or not ref.path.lower().endswith(_DATA):
+        if ref is recipe.model or not ref.path.lower().endswith(_DATA):
             raise RecipeError("Expected pictures or NumPy arrays as attachments, got another file; leave it out.")
         if ref.path not in form.attachments:
             raise RecipeError("Expected recipes to name attachments of the same job, got another file; attach it.")

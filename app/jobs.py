@@ -149,21 +149,38 @@ class Job:
         """
         return _read(self.private / "request.json", Request)
 
+    @property
+    def created(self) -> str:
+        """When it was asked for, UTC in ISO 8601; where the request is damaged, when the folder was last written to."""
+        try:
+            return self.request.created
+        except ReadError:
+            return _written(self).isoformat(timespec="seconds")
+
     # state
 
     def status(self) -> Status:
-        """Where it stands; a job whose process has died is `interrupted`, whatever its file still says.
+        """Where it stands; a job whose process has died, or whose state was lost, is `interrupted`.
 
         Raises:
-            ReadError: the file is damaged.
+            ReadError: the job is gone.
         """
-        status = _read(self.private / "state.json", Status)
+        status = self._last()
         if status.state in ("running", "stopping") and not self.held():
             text = "The process that worked on it has ended; resume the job."
             return status.model_copy(update={"state": "interrupted", "message": text})
         if status.state == "running" and self.stop_wanted():
             return status.model_copy(update={"state": "stopping"})
         return status
+
+    def _last(self) -> Status:
+        """What its file says; `running` where a power cut took that, for then only the lock can tell."""
+        try:
+            return _read(self.private / "state.json", Status)
+        except ReadError:
+            if not (self.private / "request.json").exists():
+                raise
+            return Status(state="running")
 
     def set_status(self, status: Status) -> None:
         """Replace the state, whole or not at all; it may be lost in a power cut, the journal is not.
@@ -217,16 +234,16 @@ class Job:
             if not current:  # held, or just given back and removed by another
                 raise Busy("Expected a job that nobody works on, got one under way; wait for it or stop it.")
             holder = self._holder()
-            if holder is not None and holder.get("host") != socket.gethostname():
+            if holder is not None and holder["host"] != socket.gethostname():
                 raise Busy(
-                    f"Expected a job that nobody works on, got one that host {holder.get('host')} holds; "
+                    f"Expected a job that nobody works on, got one that host {holder['host']} holds; "
                     "if that machine is down, remove job/lock and resume."
                 )
             try:
                 os.ftruncate(handle, 0)
                 os.pwrite(handle, json.dumps(_myself()).encode(), 0)
                 os.fsync(handle)
-                if _read(self.private / "state.json", Status).state != "queued":
+                if self._last().state != "queued":
                     (self.private / "stop").unlink(missing_ok=True)
                 shutil.rmtree(self.scratch, ignore_errors=True)
             except OSError as error:
@@ -241,16 +258,22 @@ class Job:
         finally:
             os.close(handle)
 
+    def holder(self) -> str:
+        """Who works on it, as text to compare with: another each time that the job is held; empty for nobody."""
+        try:
+            return (self.private / "lock").read_text()
+        except (OSError, UnicodeDecodeError):
+            return ""
+
     def held(self) -> bool:
         """Whether a living process works on it; one on another host counts as living."""
         holder = self._holder()
-        if holder is None:
-            return False
-        if holder.get("host") != socket.gethostname():
+        if holder is not None and holder["host"] != socket.gethostname():
             return True
-        if _started(int(holder.get("pid", 0))) != holder.get("started"):
+        if holder is not None and _started(holder["pid"]) != holder.get("started"):
             return False
-        # it lives, but a disk that has become read-only may keep the note of a lock that was given back
+        # it lives, but a disk that has become read-only may keep the note of a lock that was given back; or the note
+        # is damaged
         try:
             handle = os.open(self.private / "lock", os.O_RDONLY)
         except OSError:
@@ -265,10 +288,11 @@ class Job:
 
     def _holder(self) -> dict[str, Any] | None:
         try:
-            holder = json.loads((self.private / "lock").read_text())
-        except (OSError, ValueError):
+            holder = json.loads(self.holder())
+        except (ValueError, RecursionError):
             return None
-        return holder if isinstance(holder, dict) else None
+        whole = isinstance(holder, dict) and isinstance(holder.get("host"), str) and type(holder.get("pid")) is int
+        return holder if whole else None
 
     # journal
 
@@ -285,9 +309,9 @@ class Job:
             try:
                 end = _whole_lines(handle)
                 os.ftruncate(handle, end)
-                written = os.pwrite(handle, line, end)
-                if written < len(line):  # a full disk may take a part
-                    written += os.pwrite(handle, line[written:], end + written)
+                while line:  # a full disk may take a part
+                    written = os.pwrite(handle, line, end)
+                    line, end = line[written:], end + written
                 os.fsync(handle)
             finally:
                 os.close(handle)
@@ -304,7 +328,7 @@ class Job:
         for line in lines[after:]:
             try:
                 event = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 event = {"event": "unreadable"}  # keeps the numbers of the others
             events.append(event if isinstance(event, dict) else {"event": "unreadable"})
         return events
@@ -376,7 +400,7 @@ class JobStore:
         Raises:
             ReadError: there is none; nothing but an identifier is ever looked up on the disk.
         """
-        if not re.fullmatch(r"[0-9a-f]{16}", identifier):
+        if not re.fullmatch(r"[0-9a-f]{16}", identifier) or (self.root / identifier).is_symlink():
             raise ReadError("Expected the identifier of a job, 16 hexadecimal digits, got something else; check it.")
         return Job.open(self.root / identifier)
 
@@ -384,30 +408,43 @@ class JobStore:
         """All jobs, oldest first."""
         if not self.root.is_dir():
             return []
-        jobs = [
-            Job(folder)
-            for folder in self.root.iterdir()
-            if re.fullmatch(r"[0-9a-f]{16}", folder.name) and (folder / "job" / "request.json").is_file()
-        ]
-        return sorted(jobs, key=lambda job: (job.request.created, job.folder.name))
+        jobs = []
+        for name in os.listdir(self.root):
+            with contextlib.suppress(ReadError):  # no job
+                jobs.append(self.get(name))
+        return sorted(jobs, key=lambda job: (job.created, job.folder.name))
 
     def prune(self, *, older_than: datetime.timedelta | None = None, keep_last: int | None = None) -> int:
         """Delete ended jobs that are older, or beyond the newest so many; how many it were.
 
         Remains of deletions that a crash cut short go as well.
+
+        Raises:
+            DiskRefuses: some could not be deleted; all others are.
         """
         for remains in self.root.glob(".deleted-*"):
             shutil.rmtree(remains, ignore_errors=True)
-        jobs = [job for job in self.list() if job.status().state in ENDED]
+        ended = []
+        for job in self.list():
+            with contextlib.suppress(ReadError, OSError):  # deleted meanwhile
+                status = job.status()
+                if status.state in ENDED:
+                    ended.append((job, _ended_at(job, status)))
         limit = None if older_than is None else datetime.datetime.now(datetime.UTC) - older_than
-        doomed = [] if keep_last is None else jobs[: max(0, len(jobs) - keep_last)]
-        for job in jobs:
-            if limit is not None and datetime.datetime.fromisoformat(job.status().updated) < limit:
-                doomed.append(job)
-        unique = {job.folder: job for job in doomed}
-        for job in unique.values():
-            job.delete()
-        return len(unique)
+        surplus = 0 if keep_last is None else len(ended) - keep_last
+        deleted, refused = 0, None
+        for k, (job, at) in enumerate(ended):
+            if k < surplus or (limit is not None and at < limit):
+                try:
+                    job.delete()
+                    deleted += 1
+                except Busy:  # taken up meanwhile
+                    pass
+                except DiskRefuses as error:
+                    refused = error
+        if refused is not None:
+            raise refused
+        return deleted
 
 
 # files
@@ -467,6 +504,22 @@ def _read(path: Path, kind: type[_S]) -> _S:
         raise ReadError(f"Expected a whole {path.name} of a job, got a damaged or missing one; start again.") from error
 
 
+def _ended_at(job: Job, status: Status) -> datetime.datetime:
+    """When a job ended; where its state was lost, when its folder was last written to."""
+    try:
+        at = datetime.datetime.fromisoformat(status.updated)
+    except ValueError:
+        return _written(job)
+    return at if at.tzinfo else at.replace(tzinfo=datetime.UTC)
+
+
+def _written(job: Job) -> datetime.datetime:
+    try:
+        return datetime.datetime.fromtimestamp(job.private.stat().st_mtime, datetime.UTC)
+    except OSError:  # deleted meanwhile
+        return datetime.datetime.now(datetime.UTC)
+
+
 def _whole_lines(handle: int) -> int:
     """Where the last complete line of a file ends."""
     end = os.fstat(handle).st_size
@@ -480,7 +533,8 @@ def _whole_lines(handle: int) -> int:
 
 
 def _myself() -> dict[str, Any]:
-    return {"pid": os.getpid(), "host": socket.gethostname(), "started": _started(os.getpid())}
+    mine = {"pid": os.getpid(), "host": socket.gethostname(), "started": _started(os.getpid())}
+    return mine | {"session": secrets.token_hex(8)}  # a process may hold a job several times
 
 
 def _started(pid: int) -> str:

@@ -55,8 +55,9 @@ class Outcome(Spec):
         message: why it failed, one sentence.
         inputs: sha256 of the input files together.
         outputs: what was written.
-        figures: residual_sigma, nfe, vjps, seconds, network_seconds; psnr and ssim (and `psnr_sample`, `ssim_sample`,
-            means over single samples) with `truth`. Means over slices for volumes.
+        figures: residual_sigma, nfe, vjps, seconds, network_seconds; for linear measurements imagined, the mean share
+            of the samples' contrast that the prior made up; psnr and ssim (and `psnr_sample`, `ssim_sample`, means over
+            single samples, and those of `app.scores`) with `truth`. Means over slices for volumes, sums of seconds.
         notes: what a person should know, by code where there is one.
         facts: geometry and normalisation of volumes, bits of pictures.
         proven: whether it was done in an earlier session and verified instead of done again.

@@ -12,6 +12,8 @@ import torch
 from app.memory import enough_memory
 from app.pictures import Picture, encode_png, read_picture
 from app.view import (
+    IMAGINED,
+    SPREAD,
     Cell,
     Colours,
     data_picture,
@@ -144,10 +146,10 @@ def result_pictures(result: Result, picture: Picture) -> dict[str, bytes]:
     files = {name: encode_png(image, bits, icc=picture.icc) for name, image in images.items()}
     if len(result.samples) > 1:
         values = spread(result.std)
-        files["std.png"] = png(heat_with_scale(values, spread_scale([values])))
+        files["std.png"] = png(heat_with_scale(values, spread_scale([values]), SPREAD))
     if result.imagined is not None:
         values = spread(result.imagined)
-        files["imagined.png"] = png(heat_with_scale(values, spread_scale([values])))
+        files["imagined.png"] = png(heat_with_scale(values, spread_scale([values]), IMAGINED))
     files["preview.png"] = png(preview(result))
     return files
 

@@ -16,7 +16,8 @@ from app.options import Outcome
 
 NOTICE = "Research use only; not for diagnosis."
 
-_FIGURES = ("psnr", "ssim", "psnr_sample", "ssim_sample", "residual_sigma", "nfe", "vjps", "network_seconds")
+_SCORES = ("psnr", "ssim", "psnr_sample", "ssim_sample")
+_FIGURES = (*_SCORES, "residual_sigma", "imagined", "nfe", "vjps", "network_seconds")
 _LARGEST = 1000  # pictures in a page
 
 

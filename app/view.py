@@ -118,11 +118,14 @@ def heat(values: Tensor, top: float) -> Colours:
     return np.ascontiguousarray(blue_first[..., ::-1])
 
 
-def heat_with_scale(values: Tensor, top: float) -> Colours:
+SPREAD, IMAGINED = "standard deviation over the samples (unit range)", "made up by the prior (unit range)"
+"""What the two maps are of."""
+
+
+def heat_with_scale(values: Tensor, top: float, caption: str) -> Colours:
     """A heat map (H, W) with a bar beneath it that says what its colours mean."""
     body = heat(values, top)
     font = _font(14)
-    caption = "standard deviation over the samples (unit range)"
     width = max(body.shape[1], math.ceil(font.getlength(caption)) + 12)
     canvas = Image.new("RGB", (width, body.shape[0] + 62), _PAPER)
     canvas.paste(Image.fromarray(body), ((width - body.shape[1]) // 2, 0))

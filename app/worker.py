@@ -44,6 +44,7 @@ class Dispatcher:
         self.store, self._workers, self._keep = store, workers, keep
         self._changed = threading.Condition()
         self._waiting: collections.deque[str] = collections.deque()
+        self._begun: str | None = None  # what the worker has
         self._ending = False
         self._process: subprocess.Popen[str] | None = None
         self._thread = threading.Thread(target=self._work, name="dispatcher", daemon=True)
@@ -61,7 +62,7 @@ class Dispatcher:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = os.open(root / ".server", os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for pattern in (".upload-*", ".new-*"):
+            for pattern in (".upload-*", ".new-*", ".deleted-*"):
                 for remains in root.glob(pattern):
                     shutil.rmtree(remains, ignore_errors=True)
         except BlockingIOError as error:
@@ -89,13 +90,11 @@ class Dispatcher:
             self._changed.notify()
 
     def withdraw(self, job: Job) -> bool:
-        """Take a job out of the queue; False where it was not (or no longer) in it."""
+        """Take a job out of the queue, if it is there; False where the worker has it already."""
         with self._changed:
-            try:
+            with contextlib.suppress(ValueError):
                 self._waiting.remove(job.folder.name)
-            except ValueError:
-                return False
-            return True
+            return job.folder.name != self._begun
 
     def place(self, name: str) -> int | None:
         """How many jobs are begun before this one; None for a job that does not wait."""
@@ -134,26 +133,30 @@ class Dispatcher:
     # the dispatcher's thread
 
     def _work(self) -> None:
-        pruned = -3600.0
+        due = time.monotonic()  # deletion of old jobs, every hour, however many wait
         with contextlib.suppress(OSError):
             self._process = self._started()  # it needs seconds to begin
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._ending or bool(self._waiting), timeout=60)
+            if self._keep is not None and time.monotonic() >= due:
+                due = time.monotonic() + 3600
+                with contextlib.suppress(PreimageError, OSError):
+                    self.store.prune(older_than=self._keep)
+            with self._changed:
                 if self._ending:
                     return
-                name = self._waiting.popleft() if self._waiting else None
-            if name is not None:
-                try:
-                    self._hand_over(name)
-                except OSError:  # no process can be started now
-                    with self._changed:
-                        self._waiting.appendleft(name)
-                    time.sleep(1)
-            elif self._keep is not None and time.monotonic() - pruned > 3600:
-                pruned = time.monotonic()
-                with contextlib.suppress(PreimageError):
-                    self.store.prune(older_than=self._keep)
+                self._begun = name = self._waiting.popleft() if self._waiting else None
+            if name is None:
+                continue
+            try:
+                self._hand_over(name)
+            except OSError:  # no process can be started now
+                with self._changed:
+                    self._waiting.appendleft(name)
+                time.sleep(1)
+            with self._changed:
+                self._begun = None
 
     def _hand_over(self, name: str) -> None:
         """Wait until the worker has ended a job; one that dies over it is replaced, and the job not tried again."""
@@ -236,10 +239,11 @@ def _do(store: JobStore, name: str, workers: Workers, assets: AssetStore, stop: 
     while not stop.is_set():
         try:
             run_job(job, workers=workers, store=assets, stop=stop.is_set)
-        except Busy:  # a worker of a server that was killed does its last step
+        except Busy as error:  # a worker of a server that was killed does its last step
             if time.monotonic() < until:
                 time.sleep(0.1)
                 continue
+            _end(job, "interrupted", str(error))
         except WriteError as error:
             _end(job, "interrupted", str(error))
         except PreimageError as error:
@@ -253,7 +257,7 @@ def _do(store: JobStore, name: str, workers: Workers, assets: AssetStore, stop: 
 def _end(job: Job, state: str, message: str) -> None:
     with contextlib.suppress(PreimageError):
         status = job.status()
-        if status.state not in ("done", "failed"):
+        if status.state in ("queued", "interrupted"):  # not what has ended, nor what another works on
             job.set_status(status.model_copy(update={"state": state, "message": message}))
 
 

@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 import app.restore
 from app.batch import BROKEN_OFF, DONE, INTERRUPTED, SOME_FAILED, Options, new_job, run_batch, run_job
 from app.cli import main
-from app.jobs import DiskRefuses, Job
+from app.jobs import DiskRefuses, Job, Request
 from app.pictures import read_picture
-from operators.errors import ReadError, RecipeError
+from operators.errors import AssetCorrupt, ReadError, RecipeError
+from operators.spec import DataRef
 from restoration.method import Step
 from restoration.methods.tv import TV
 from restoration.pipeline import Pipeline
@@ -253,7 +254,9 @@ def test_a_read_only_disk_ends_in_a_sentence_and_can_be_resumed(tmp_path: Path) 
 def test_a_disk_that_fills_in_the_middle_of_a_case_is_everybodys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    nifti(tmp_path / "in" / "0.nii.gz", 1)
     picture(tmp_path / "in" / "a.png", 1)
+    run_batch(RECIPE, [tmp_path / "in"], tmp_path / "whole")
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -261,7 +264,11 @@ def test_a_disk_that_fills_in_the_middle_of_a_case_is_everybodys(
     monkeypatch.setattr(app.restore, "_commit", full)
     assert run_batch(RECIPE, [tmp_path / "in"], tmp_path / "out").code == BROKEN_OFF
     monkeypatch.undo()
-    assert run_batch(RECIPE, [tmp_path / "in"], tmp_path / "out", resume=True).code == DONE
+    steps: list[int] = []
+    outcome = run_batch(RECIPE, [tmp_path / "in"], tmp_path / "out", resume=True, watch=lambda p: steps.append(p.steps))
+    assert outcome.code == DONE
+    assert sum(count > 0 for count in steps) == 3  # of the picture alone: all slices of the volume were kept
+    assert hashes(tmp_path / "out") == hashes(tmp_path / "whole")  # with what each slice had noted
 
 
 # strangers' files
@@ -475,20 +482,32 @@ def test_a_volume_has_one_scale_and_keeps_what_is_outside(tmp_path: Path) -> Non
     assert (after > 500).any()
 
 
-def test_the_map_of_the_standard_deviation_is_in_physical_units(tmp_path: Path) -> None:
+def test_maps_are_in_physical_units(tmp_path: Path) -> None:
     path = nifti(tmp_path / "v.nii.gz", 3, (17, 18, 2))
     recipe = changed(
         model={"kind": "power-law"}, method={"kind": "diffpir", "schedule": {"kind": "karras", "steps": 3}}
     )
-    run_batch(recipe, [path], tmp_path / "out", Options(output_types=("nifti", "npz")))
+    outcome = run_batch(recipe, [path], tmp_path / "out", Options(output_types=("nifti", "npz"), window=(100, 500)))
     place = tmp_path / "out/results/v.nii.gz"
     with np.load(place / "samples.npz") as arrays:
-        samples = arrays["samples"]
+        samples, kept = arrays["samples"], arrays["imagined"]
     std = np.asarray(nibabel.load(place / "std.nii.gz").dataobj)
     mean = np.asarray(nibabel.load(place / "restored.nii.gz").dataobj)
     np.testing.assert_allclose(std, samples.std(0), atol=1e-2)
     np.testing.assert_allclose(mean, samples.mean(0), atol=1e-2)
     assert std.mean() > 1
+    imagined = np.asarray(nibabel.load(place / "imagined.nii.gz").dataobj)
+    np.testing.assert_allclose(imagined, kept, atol=1e-2)
+    unit = np.clip((np.asarray(nibabel.load(path).dataobj, np.float64) - 100) / 400, 0, 1).astype(np.float32)
+    pipeline, shares = Pipeline.load(recipe), []
+    for k in range(2):
+        alone = pipeline.run(pipeline.observe(torch.from_numpy(np.ascontiguousarray(unit[:, :, k].T))[None]))
+        assert alone.imagined is not None
+        expected = 400 * alone.imagined.square().mean(0).sqrt().numpy().T
+        np.testing.assert_allclose(imagined[:, :, k], expected, atol=1e-2)
+        shares += alone.report.imagined_samples or ()
+    assert outcome.cases[0].figures["imagined"] == pytest.approx(np.mean(shares))
+    assert 0 < np.mean(shares) < 1
 
 
 def test_a_recipe_that_changes_the_grid_is_refused_for_volumes(tmp_path: Path) -> None:
@@ -509,9 +528,11 @@ def test_bids_is_mirrored_as_derivatives(tmp_path: Path) -> None:
     assert outcome.code == DONE
     assert sorted(hashes(tmp_path / "out")) == [
         "derivatives/preimage/dataset_description.json",
+        "derivatives/preimage/sub-01/anat/sub-01_desc-imagined_T1w.nii.gz",
         "derivatives/preimage/sub-01/anat/sub-01_desc-restored_T1w.json",
         "derivatives/preimage/sub-01/anat/sub-01_desc-restored_T1w.nii.gz",
         "derivatives/preimage/sub-01/anat/sub-01_desc-std_T1w.nii.gz",
+        "derivatives/preimage/sub-02/ses-a/anat/sub-02_ses-a_desc-imagined_T1w.nii.gz",
         "derivatives/preimage/sub-02/ses-a/anat/sub-02_ses-a_desc-restored_T1w.json",
         "derivatives/preimage/sub-02/ses-a/anat/sub-02_ses-a_desc-restored_T1w.nii.gz",
         "derivatives/preimage/sub-02/ses-a/anat/sub-02_ses-a_desc-std_T1w.nii.gz",
@@ -561,12 +582,13 @@ def test_batch_run_and_python_agree_byte_for_byte(tmp_path: Path) -> None:
         == 0
     )
     place = tmp_path / "batch" / "results" / "a.png"
-    assert (place / "restored.png").read_bytes() == (tmp_path / "run" / "mean.png").read_bytes()
+    for ours, theirs in (("restored", "mean"), ("std", "std"), ("imagined", "imagined")):
+        assert (place / f"{ours}.png").read_bytes() == (tmp_path / "run" / f"{theirs}.png").read_bytes()
+    assert (place / "samples.npz").read_bytes() == (tmp_path / "run" / "samples.npz").read_bytes()
     pipeline = Pipeline.load(RECIPE)
     samples = pipeline.run(pipeline.observe(read_picture(path).pixels)).samples.numpy()
-    with np.load(place / "samples.npz") as ours, np.load(tmp_path / "run" / "samples.npz") as theirs:
-        assert ours["samples"].tobytes() == theirs["samples"].tobytes() == samples.tobytes()
-        assert ours["y"].tobytes() == theirs["y"].tobytes()
+    with np.load(place / "samples.npz") as arrays:
+        assert arrays["samples"].tobytes() == samples.tobytes()
 
 
 def test_shared_calls_do_not_depend_on_company(tmp_path: Path) -> None:
@@ -590,6 +612,42 @@ def test_shared_calls_do_not_depend_on_company(tmp_path: Path) -> None:
             np.load(tmp_path / f"single/results/{k}.png/samples.npz") as alone,
         ):
             np.testing.assert_allclose(company["samples"], alone["samples"], atol=1e-5)
+            np.testing.assert_allclose(company["imagined"], alone["imagined"], atol=1e-5)
+    table = [(tmp_path / name / "summary.csv").read_text().splitlines() for name in ("all", "single")]
+    column = table[0][0].split(",").index("imagined")
+    shares = [[float(row.split(",")[column]) for row in rows[1:]] for rows in table]
+    assert shares[0] == pytest.approx(shares[1], rel=1e-3)
+
+
+def test_what_is_not_linear_has_no_imagined_share(tmp_path: Path) -> None:
+    recipe = changed(operator={"kind": "jpeg"}, method={"kind": "direct"})
+    picture(tmp_path / "in" / "a.png", 1, 32, 32)
+    nifti(tmp_path / "in" / "v.nii.gz", 1, (32, 32, 2))
+    outcome = run_batch(recipe, [tmp_path / "in"], tmp_path / "out")
+    assert outcome.code == DONE
+    assert not any("imagined" in case.figures for case in outcome.cases)
+    assert not any("imagined" in name for name in hashes(tmp_path / "out"))
+
+
+def test_files_of_a_recipe_may_lie_in_the_job(tmp_path: Path) -> None:
+    path = picture(tmp_path / "a.png", 1)
+    for name in ("one", "two"):
+        picture(tmp_path / name / "inputs" / "mask.png", 5, channels=1)
+        file = {"path": "inputs/mask.png", "sha256": DataRef(path="inputs/mask.png").digest(tmp_path / name)}
+        operator = {"kind": "inpainting", "mask": {"kind": "file", "file": file}}
+        job = Job.create(
+            tmp_path / f"{name}-job", Request.new((str(path),), changed(operator=operator).model_dump(mode="json"), {})
+        )
+        os.rename(tmp_path / name / "inputs", job.folder / "inputs")
+        assert run_job(job).code == DONE
+        text = (job.folder / "results/a.png/restored.json").read_text()
+        assert '"inputs/mask.png"' in text
+        assert str(tmp_path) not in text
+        assert str(tmp_path) not in (job.folder / "manifest.json").read_text()
+    assert hashes(tmp_path / "one-job") == hashes(tmp_path / "two-job")
+    picture(tmp_path / "two-job" / "inputs" / "mask.png", 6, channels=1)
+    with pytest.raises(AssetCorrupt):
+        run_job(job)
 
 
 def test_clean_pictures_are_scored(tmp_path: Path) -> None:
@@ -694,7 +752,7 @@ def test_several_inputs_keep_apart(tmp_path: Path) -> None:
     one, two = picture(tmp_path / "one" / "a.png", 1), picture(tmp_path / "two" / "a.png", 2)
     run_batch(FAST, [one, two, tmp_path / "one"], tmp_path / "out")
     names = {name for name in hashes(tmp_path / "out") if name.endswith(".png")}
-    assert names == {
+    assert {name for name in names if "imagined" not in name} == {
         "results/a.png/restored.png",
         "results/a.png-2/restored.png",
         "results/one/a.png/restored.png",

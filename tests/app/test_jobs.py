@@ -191,7 +191,10 @@ def test_a_store_finds_jobs_by_identifier_alone(tmp_path: Path) -> None:
     first, second = store.create(request(created="2026-01-01T00:00:00+00:00")), store.create(request())
     assert store.list() == [first, second]
     assert store.get(first.request.id) == first
-    for name in ("..", "../store", "", "A" * 16, first.request.id + "/../x", "0" * 16):
+    (tmp_path / "store" / ("1" * 16)).symlink_to(first.folder)  # deleting a link would not delete a job
+    (tmp_path / "store" / ("2" * 16) / "job" / "request.json").mkdir(parents=True)
+    assert store.list() == [first, second]
+    for name in ("..", "../store", "", "A" * 16, first.request.id + "/../x", "0" * 16, "1" * 16, "2" * 16):
         with pytest.raises(ReadError):
             store.get(name)
 
@@ -239,3 +242,77 @@ def test_asking_for_a_stop_is_cheap(job: Job) -> None:
     for _ in range(1000):
         job.stop_wanted()
     assert time.perf_counter() - began < 1  # a step of a sampler takes a hundred times as long
+
+
+def test_a_state_that_a_power_cut_took_does_not_stop_a_job(job: Job) -> None:
+    for remains in (b"", b"\0" * 90, b'{"state":"runn', b'{"state":"gone"}', None):
+        (job.private / "state.json").unlink(missing_ok=True)
+        if remains is not None:
+            (job.private / "state.json").write_bytes(remains)
+        assert job.status().state == "interrupted"
+        with job.hold():
+            assert job.status().state == "running"
+    job.set_status(Status(state="queued"))
+    assert job.status().state == "queued"
+    job.delete()
+    with pytest.raises(ReadError):
+        job.status()
+
+
+@pytest.mark.parametrize(
+    "note",
+    ["", "{}", "[]", "{", '{"host": "HERE", "pid": "x"}', '{"host": "HERE", "pid": 1e999}', '{"pid": 1}', "[" * 9999],
+)
+def test_a_damaged_note_of_a_lock_holds_nobody_up(job: Job, note: str) -> None:
+    job.set_status(Status(state="running"))
+    (job.private / "lock").write_text(note.replace("HERE", os.uname().nodename))
+    assert not job.held()
+    assert job.status().state == "interrupted"
+    with job.hold():
+        (job.private / "lock").write_text(note)
+        assert job.held()  # the kernel knows
+    assert not (job.private / "lock").exists()
+
+
+def test_a_damaged_job_neither_hides_nor_holds_up_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = JobStore(tmp_path)
+    jobs = [store.create(request(created=f"2026-01-0{k}T00:00:00+00:00")) for k in range(1, 8)]
+    no_request, no_state, no_date, no_zone, no_number, stuck, whole = jobs
+    old = Status(state="done", updated="2026-02-01T00:00:00+00:00")
+    for job in jobs:
+        put(job.private / "state.json", old.model_dump_json().encode())
+    (no_request.private / "request.json").write_bytes(b"")
+    (no_state.private / "state.json").write_bytes(b"")
+    for job, updated in {no_date: "", no_zone: "2026-02-01", no_number: "2026-99-99T00:00:00+00:00"}.items():
+        put(job.private / "state.json", old.model_copy(update={"updated": updated}).model_dump_json().encode())
+    for job in (no_state, no_date, no_number):  # without a date of their own it is that of their folder
+        os.utime(job.private, (0, 0))
+    assert {job.folder for job in store.list()} == {job.folder for job in jobs}
+
+    def refuse(self: Job) -> None:
+        if self == stuck:
+            raise DiskRefuses("stuck")
+        delete(self)
+
+    delete = Job.delete
+    monkeypatch.setattr(Job, "delete", refuse)
+    with pytest.raises(DiskRefuses, match="stuck"):
+        store.prune(older_than=datetime.timedelta(days=1))
+    assert store.list() == [stuck]
+    assert not whole.folder.exists()
+
+
+def test_a_line_that_the_disk_takes_in_parts_is_whole(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda handle, content, at: pwrite(handle, content[:7], at))
+    job.append("case", number=0)
+    job.append("case", number=1)
+    assert [event["number"] for event in job.journal()] == [0, 1]
+
+
+def test_damaged_lines_of_a_journal_keep_the_numbers_of_the_others(job: Job) -> None:
+    job.append("case", number=0)
+    with (job.private / "journal.jsonl").open("ab") as file:
+        file.write(b"\xff\0\n\n[]\n" + b"[" * 100_000 + b"\n")
+    job.append("case", number=1)
+    assert [event["event"] for event in job.journal()] == ["case", *["unreadable"] * 4, "case"]

@@ -1,5 +1,6 @@
 """`preimage serve` as its users meet it: a process of its own, and HTTP."""
 
+import datetime
 import http.client
 import io
 import json
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +21,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.api import Desk, cancel
+from app.batch import Workers
 from app.cli import main
-from app.jobs import JobStore, Request
+from app.jobs import DiskRefuses, Job, JobStore, Request, Status, put
 from app.pictures import encode_png, read_picture
-from app.worker import Dispatcher
+from app.uploads import LIMITS
+from app.worker import Dispatcher, _do
 from restoration.assets import AssetStore
 from restoration.pipeline import Pipeline
 from restoration.recipe import Recipe
@@ -284,7 +289,15 @@ def test_no_path_leads_out_of_what_came_out(server: Server) -> None:
     (results / "link.png").symlink_to("/etc/hostname")
     (results / "away").symlink_to("/etc")
     os.mkfifo(results / "pipe")
-    assert "results/link.png" not in server.client.get(f"/api/v1/jobs/{job}/files").text
+    with open(os.fsencode(results) + b"/\xff.png", "wb"):
+        pass
+    listed = [entry["path"] for entry in server.client.get(f"/api/v1/jobs/{job}/files").json()]
+    assert "results/link.png" not in listed
+    assert "results/a.png/restored.png" in listed
+    (server.folder / ("1" * 16)).symlink_to(server.folder / job)
+    assert "1" * 16 not in server.client.get("/api/v1/jobs").text
+    assert server.client.delete(f"/api/v1/jobs/{'1' * 16}").status_code == 404
+    (server.folder / ("1" * 16)).unlink()
     root = f"/api/v1/jobs/{job}/files"
     for path in (
         "job/request.json",
@@ -312,7 +325,9 @@ def test_no_path_leads_out_of_what_came_out(server: Server) -> None:
 def test_files_of_a_recipe_come_with_the_job(server: Server) -> None:
     mask = io.BytesIO()
     Image.fromarray(np.pad(np.zeros((4, 4), np.uint8), 10, constant_values=255)).save(mask, "png")
-    recipe = {"operator": {"kind": "inpainting", "mask": {"kind": "file", "file": {"path": "mask.png"}}}}
+    recipe: dict[str, Any] = {
+        "operator": {"kind": "inpainting", "mask": {"kind": "file", "file": {"path": "mask.png"}}}
+    }
     recipe = WIENER | recipe
     files = [("files", ("a.png", picture())), ("attachments", ("mask.png", mask.getvalue()))]
     answer = server.post(files, recipe=recipe)
@@ -331,9 +346,10 @@ def test_files_of_a_recipe_come_with_the_job(server: Server) -> None:
         assert "attach it" in sentence(server.post(files, recipe=recipe), 422)
     answer = server.post([*files[:1], ("attachments", ("../mask.png", mask.getvalue()))], recipe=WIENER)
     assert "plain names" in sentence(answer, 422)
-    model = {"kind": "checkpoint", "path": "mask.png"}
-    answer = server.post(files, recipe=WIENER | {"model": model, "method": {"kind": "diffpir"}})
-    assert "NumPy" in sentence(answer, 422)
+    for kind, method in {"checkpoint": "diffpir", "i2sb-checkpoint": "cddb"}.items():
+        model = {"kind": kind, "path": "mask.png"}
+        answer = server.post(files, recipe=WIENER | {"model": model, "method": {"kind": method}})
+        assert "NumPy" in sentence(answer, 422)
 
 
 @pytest.mark.parametrize(
@@ -439,7 +455,7 @@ def test_every_answer_has_the_headers_that_keep_browsers_careful(server: Server)
         assert headers["referrer-policy"] == "no-referrer"
         assert "access-control-allow-origin" not in headers
         assert "server" not in headers
-    sentence(server.client.get("/nowhere"), 404)
+    assert "see /api/v1/openapi.json" in sentence(server.client.get("/nowhere"), 404)
     sentence(server.client.put("/api/v1/jobs"), 405)
     assert "limit" in sentence(server.client.get("/api/v1/jobs", params={"limit": 0}), 422)
 
@@ -450,7 +466,7 @@ def test_registries_and_the_openapi_document_are_whole(server: Server) -> None:
         assert found[kind]["fields"]["properties"]
         assert all(entry["title"] and entry["description"] for entry in found.values())
     models = server.client.get("/api/v1/models").json()
-    assert "checkpoint" not in [entry["kind"] for entry in models["kinds"]]
+    assert not {"checkpoint", "i2sb-checkpoint"} & {entry["kind"] for entry in models["kinds"]}
     assert "photo" in [entry["name"] for entry in models["trained"]]
     presets = server.client.get("/api/v1/presets").json()
     assert all(Recipe.model_validate(entry["recipe"]).title == entry["title"] for entry in presets)
@@ -534,6 +550,104 @@ def test_a_worker_that_dies_is_replaced_and_its_job_not_tried_again(
     dispatcher.stop()
     assert [job.status().state for job in jobs] == ["interrupted", "queued"]  # this worker does nothing
     assert "signal 9" in jobs[0].status().message
+
+
+def test_damaged_jobs_are_shown_resumed_and_deleted(server: Server) -> None:
+    whole, no_state, no_request, no_lock = (server.create("a.png") for _ in range(4))
+    for job in (whole, no_state, no_request, no_lock):
+        server.wait(job, "done")
+    (server.folder / no_state / "job" / "state.json").write_bytes(b"")
+    (server.folder / no_request / "job" / "request.json").write_bytes(b"\0" * 99)
+    (server.folder / no_lock / "job" / "state.json").write_text('{"state": "running"}')
+    (server.folder / no_lock / "job" / "lock").write_text('{"host": 1, "pid": "x"}')
+
+    listed = {job["id"]: job for job in server.client.get("/api/v1/jobs?limit=1000").json()["jobs"]}
+    assert [listed[job]["status"]["state"] for job in (whole, no_state, no_request, no_lock)] == [
+        "done", "interrupted", "done", "interrupted",
+    ]  # fmt: skip
+    assert "request.json" in listed[no_request]["status"]["message"]
+    assert server.client.get(f"/api/v1/jobs/{no_request}").json()["recipe"] == {}
+    assert server.client.get(f"/api/v1/jobs/{no_request}/files").json()
+    for job in (no_state, no_lock):
+        assert server.client.post(f"/api/v1/jobs/{job}/resume").status_code == 202
+        assert server.wait(job, "done", "failed")["done"] == 1
+    (server.folder / no_state / "job" / "state.json").write_bytes(b"{")
+    for job in (whole, no_state, no_request, no_lock):
+        assert server.client.delete(f"/api/v1/jobs/{job}").status_code == 204
+        assert not (server.folder / job).exists()
+
+
+def test_a_method_that_an_address_does_not_take_is_answered_with_those_it_takes(server: Server) -> None:
+    for method in ("HEAD", "OPTIONS", "PUT"):
+        answer = server.client.request(method, "/healthz")
+        assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
+
+
+def test_a_server_that_starts_clears_away_what_was_being_deleted(tmp_path: Path) -> None:
+    (tmp_path / ".deleted-0123" / "inputs").mkdir(parents=True)
+    (tmp_path / ".deleted-0123" / "inputs" / "patient.dcm").write_text("x")
+    dispatcher = Dispatcher(JobStore(tmp_path))
+    dispatcher.claim()
+    assert [path.name for path in tmp_path.iterdir()] == [".server"]
+
+
+def test_old_jobs_are_deleted_however_many_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = tmp_path / "worker"
+    worker.write_text("#!/bin/sh\nread job; read job\n")  # is never ready
+    worker.chmod(0o700)
+    monkeypatch.setattr("app.worker.sys.executable", str(worker))
+    store = JobStore(tmp_path / "jobs")
+    old, *_ = [store.create(Request.new(("inputs/images",), WIENER, {})) for _ in range(3)]
+    put(old.private / "state.json", b'{"state": "done", "updated": "2026-01-01T00:00:00+00:00"}')
+    dispatcher = Dispatcher(store, keep=datetime.timedelta(days=1))
+    dispatcher.claim()
+    dispatcher.start()
+    until = time.monotonic() + 20
+    while old.folder.exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    dispatcher.stop()
+
+
+def test_a_queued_job_that_the_queue_does_not_have_can_be_withdrawn(tmp_path: Path) -> None:
+    store = JobStore(tmp_path)
+    job = store.create(Request.new(("inputs/images",), WIENER, {}))
+    dispatcher = Dispatcher(store)
+    assert dispatcher.withdraw(job)  # what the disk refused to begin, or to delete
+    dispatcher.add(job)
+    assert dispatcher.withdraw(job)
+    assert dispatcher.waiting == 0
+
+
+def test_a_job_that_the_disk_does_not_let_be_cancelled_still_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = JobStore(tmp_path)
+    job = store.create(Request.new(("inputs/images",), WIENER, {}))
+    dispatcher = Dispatcher(store)
+    dispatcher.add(job)
+
+    def refuse(*_: object) -> None:
+        raise DiskRefuses("full")
+
+    monkeypatch.setattr(Job, "set_status", refuse)
+    with pytest.raises(DiskRefuses):
+        cancel(job.folder.name, Desk(dispatcher, AssetStore(), LIMITS))
+    assert dispatcher.place(job.folder.name) == 0
+
+
+def test_a_job_that_another_machine_holds_does_not_stay_queued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.worker.PATIENCE", 0.0)
+    store = JobStore(tmp_path)
+    job = store.create(Request.new(("inputs/images",), WIENER, {}))
+    (job.private / "lock").write_text('{"host": "elsewhere", "pid": 1, "started": "x"}')
+    _do(store, job.folder.name, Workers(), AssetStore(), threading.Event())
+    assert job.status().state == "interrupted"
+    assert "elsewhere" in job.status().message
+    running = Status(state="running")
+    job.set_status(running)
+    _do(store, job.folder.name, Workers(), AssetStore(), threading.Event())
+    assert job.status().state == "running"  # the other's
 
 
 @pytest.mark.slow

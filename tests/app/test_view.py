@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from app.view import (
+    SPREAD,
     Cell,
     data_picture,
     enlarged,
@@ -113,10 +114,10 @@ def test_heat_grows_brighter_all_the_way() -> None:
 
 def test_a_map_with_its_scale_keeps_the_map_and_adds_the_bar_beneath() -> None:
     values = torch.linspace(0, 0.05, 400 * 40).reshape(40, 400)
-    colours = heat_with_scale(values, 0.05)
+    colours = heat_with_scale(values, 0.05, SPREAD)
     assert np.array_equal(colours[:40], heat(values, 0.05))
     assert colours.shape[0] > 80
-    assert heat_with_scale(values[:, :16], 0.05).shape[1] > 200  # the words need room
+    assert heat_with_scale(values[:, :16], 0.05, SPREAD).shape[1] > 200  # the words need room
 
 
 def test_a_montage_holds_each_picture_unchanged_in_its_place() -> None:
