@@ -88,7 +88,8 @@ DEFAULTS = Options()
 class Workers:
     """Where the work is done: in this process (count 0), or in a Dask cluster.
 
-    A cluster has `count` local processes, or runs already at `scheduler`, such as "tcp://host:8786".
+    A cluster has `count` local processes, or runs already at `scheduler`, such as "tcp://host:8786", or is
+    described by a YAML file (`app.cluster.queue_cluster`).
     """
 
     count: int = 0

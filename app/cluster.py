@@ -1,5 +1,6 @@
 """The cases of a batch on a Dask cluster: tasks of plain values, done again elsewhere where a worker dies."""
 
+import importlib
 import json
 import logging
 import time
@@ -35,7 +36,7 @@ def restore_on_cluster(
         cases: what is left to do.
         task: the run's.
         workers: processes of a cluster on this machine, or 0 where `scheduler` names one.
-        scheduler: address of a running cluster, or empty.
+        scheduler: address of a running cluster, or a YAML file that describes jobs of a queue, or empty.
         stop: asked all the time; workers ask for the job's own stop flag at every step.
 
     Raises:
@@ -53,7 +54,11 @@ def restore_on_cluster(
         spoken = logging.getLogger("distributed.client")  # of a lost connection, in a page; a sentence says it
         stack.callback(spoken.setLevel, spoken.level)
         spoken.setLevel(logging.CRITICAL)
-        if scheduler:
+        if scheduler.endswith((".yaml", ".yml")):
+            cluster, jobs = queue_cluster(Path(scheduler))
+            client = stack.enter_context(Client(stack.enter_context(cluster)))
+            cluster.scale(jobs=jobs)
+        elif scheduler:
             try:
                 client = stack.enter_context(Client(scheduler, timeout="20s"))
             except (OSError, ValueError) as error:
@@ -75,6 +80,48 @@ def restore_on_cluster(
             if asked and not client.nthreads():
                 break  # nobody is there to do so
             time.sleep(_EVERY)
+
+
+_QUEUES = {
+    "slurm": "SLURMCluster",
+    "pbs": "PBSCluster",
+    "sge": "SGECluster",
+    "lsf": "LSFCluster",
+    "htcondor": "HTCondorCluster",
+    "local": "local.LocalCluster",
+}
+"""Names in a file and classes of dask-jobqueue; `local` runs its jobs on this machine, without a queue."""
+
+
+def queue_cluster(path: Path) -> tuple[Any, int]:
+    """A cluster whose workers are to be jobs of a queue, and how many jobs the file asks for; none is started yet.
+
+    The file has `cluster` (slurm, pbs, sge, lsf, htcondor, local), `jobs`, and the fields of that class of
+    dask-jobqueue: `queue`, `cores`, `processes`, `memory`, `walltime` and so on.
+
+    Raises:
+        NeedError: dask-jobqueue is not installed, or the file does not describe such a cluster.
+    """
+    try:
+        import dask_jobqueue  # noqa: F401  # is it there?
+        import yaml
+    except ImportError as error:
+        raise NeedError(
+            "Expected dask-jobqueue for a --scheduler file, got an installation without it; install preimage[queue]."
+        ) from error
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        kind, jobs = fields.pop("cluster"), fields.pop("jobs")
+        module, _, name = f"dask_jobqueue.{_QUEUES[kind]}".rpartition(".")
+        if type(jobs) is not int or jobs < 1:
+            raise ValueError(f"jobs {jobs}")
+        return getattr(importlib.import_module(module), name)(**fields), jobs
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        first = str(error).partition("\n")[0] or type(error).__name__
+        raise NeedError(
+            f"Expected a YAML file with cluster ({', '.join(_QUEUES)}), jobs and the fields of that cluster, "
+            f"got {first}; see docs/batch.md."
+        ) from error
 
 
 def _outcomes(future: Any, case: Case, task: Task) -> Iterator[Outcome]:

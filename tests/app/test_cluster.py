@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.batch import BROKEN_OFF, DONE, INTERRUPTED, SOME_FAILED, Workers, new_job, run_batch, run_job
-from app.cluster import work
+from app.cluster import queue_cluster, work
 from app.inputs import Case
 from app.jobs import Job
 from app.options import Options
@@ -196,6 +196,44 @@ def test_stopping_without_workers_ends(tmp_path: Path) -> None:
         outcome = run_job(job, workers=Workers(0, address), stop=lambda: time.monotonic() > began + 1)
     assert (outcome.code, outcome.cases) == (INTERRUPTED, ())
     assert run_job(job).code == DONE
+
+
+def test_a_file_describes_jobs_of_a_queue(tmp_path: Path) -> None:
+    path = tmp_path / "slurm.yaml"
+    path.write_text(
+        "cluster: slurm\njobs: 3\nqueue: night\ncores: 2\nprocesses: 2\nmemory: 4GB\nwalltime: '01:00:00'\n"
+    )
+    cluster, jobs = queue_cluster(path)
+    with cluster:
+        script = cluster.job_script()
+    assert jobs == 3
+    assert "#SBATCH -p night" in script
+    assert "-t 01:00:00" in script
+    for wrong in (
+        "",
+        "cluster: slurm",
+        "cluster: cloud\njobs: 1",
+        "cluster: slurm\njobs: 0",
+        "cluster: local\njobs: 1\nfoo: 2",
+    ):
+        path.write_text(wrong)
+        with pytest.raises(NeedError, match="Expected a YAML file"):
+            queue_cluster(path)
+    with pytest.raises(NeedError, match="Expected a YAML file"):
+        queue_cluster(tmp_path / "absent.yaml")
+
+
+@pytest.mark.slow
+def test_jobs_of_a_queue_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    described = tmp_path / "here.yaml"
+    described.write_text("cluster: local\njobs: 1\ncores: 1\nprocesses: 1\nmemory: 2GB\n")
+    for k in range(4):
+        picture(tmp_path / "in" / f"{k}.png", k)
+    run_batch(RECIPE, [tmp_path / "in"], tmp_path / "a")
+    outcome = run_batch(RECIPE, [tmp_path / "in"], tmp_path / "b", workers=Workers(scheduler=str(described)))
+    assert outcome.code == DONE
+    assert hashes(tmp_path / "a") == hashes(tmp_path / "b")
 
 
 @pytest.mark.slow
