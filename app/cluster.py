@@ -5,7 +5,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def restore_on_cluster(
         DiskRefuses: a worker can write nothing more.
     """
     try:
-        from distributed import Client, LocalCluster, as_completed
+        from distributed import Client, as_completed
     except ImportError as error:
         raise NeedError(
             "Expected Dask for --workers and --scheduler, got an installation without it; install preimage[dask]."
@@ -64,10 +64,7 @@ def restore_on_cluster(
             except (OSError, ValueError) as error:
                 raise NeedError(f"Expected a Dask scheduler at {scheduler}, found none; check it.") from error
         else:
-            # without a port of its own it would warn where another cluster has Dask's
-            web = "127.0.0.1:0"
-            local = LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=web)
-            client = stack.enter_context(Client(stack.enter_context(local)))
+            client = stack.enter_context(Client(stack.enter_context(local_cluster(workers))))
         text = task.model_dump_json()
         futures = {client.submit(remote.work, case.model_dump_json(), text, pure=False): case for case in cases}
         ended, asked = as_completed(futures, raise_errors=False), False
@@ -80,6 +77,21 @@ def restore_on_cluster(
             if asked and not client.nthreads():
                 break  # nobody is there to do so
             time.sleep(_EVERY)
+
+
+@contextmanager
+def local_cluster(workers: int) -> Iterator[Any]:
+    """A Dask cluster of so many processes of one thread on this machine."""
+    import dask
+    from distributed import LocalCluster
+
+    # Dask has workers give freed memory back at once; every new tensor then begins with page faults, and a network
+    # takes twice as long
+    with dask.config.set({"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None}):
+        # without a port of its own it would warn where another cluster has Dask's
+        web = "127.0.0.1:0"
+        with LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=web) as cluster:
+            yield cluster
 
 
 _QUEUES = {

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from app.batch import HERE, BatchOutcome, Options, Workers, run_batch
+from app.cluster import local_cluster
 from app.pictures import write_picture
 from restoration.pipeline import Pipeline
 from restoration.recipe import Recipe
@@ -83,11 +84,8 @@ def _timed(recipe: Recipe, inputs: Sequence[Path], out: Path, workers: Workers =
 
 @contextmanager
 def _cluster(count: int) -> Iterator[tuple[Workers, float]]:
-    from distributed import LocalCluster
-
     began = time.perf_counter()
-    web = "127.0.0.1:0"
-    with LocalCluster(n_workers=count, threads_per_worker=1, processes=True, dashboard_address=web) as cluster:
+    with local_cluster(count) as cluster:
         yield Workers(0, cluster.scheduler_address), time.perf_counter() - began
 
 
