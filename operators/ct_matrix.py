@@ -123,8 +123,9 @@ class Projector(nn.Module):
             parts = (self._starts, self._columns, self._values)
         starts, columns, values = parts
         matrix = torch.sparse_csr_tensor(starts, columns, values.to(x.dtype), shape, check_invariants=False)
-        # one column goes twice as fast as a vector; several are read in place, whatever their layout
-        product: Tensor = torch.mv(matrix, x[0])[None] if len(x) == 1 else torch.mm(matrix, x.T).T.contiguous()
+        # one column goes twice as fast as a vector; several are read in place, whatever their layout, and stay columns:
+        # copying them back would cost a fifth of the product, and the next product wants columns
+        product: Tensor = torch.mv(matrix, x[0])[None] if len(x) == 1 else torch.mm(matrix, x.T).T
         return product
 
     def _traced_projection(self, x: Tensor) -> Tensor:
