@@ -118,12 +118,7 @@ class Checkpoint(DataRef):
         path = self.resolve(Path())
         contents = open_checkpoint(path, self.path)
         plan = self._fitted(contents, path)
-        try:
-            state = plan.rename({name: contents.read(name).to(torch.float32, copy=True) for name in contents.tensors})
-            plan.net.load_state_dict(state, strict=True, assign=True)
-        except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
-            raise damaged(path, error) from error
-        plan.net.requires_grad_(requires_grad=False).eval()
+        fill(plan, contents, path)
         inner = plan.wrap(_Bound(plan.net, plan.channels, self.label), resolve_precision(precision, device))
         multiple, padded = plan.multiple, Padded(inner, plan.multiple)
         if plan.side is None:
@@ -153,6 +148,20 @@ class _Bound(nn.Module):
         else:
             out = self.net(x, clock, torch.full((len(x),), self.label, device=x.device))
         return out[:, : self.channels]
+
+
+def fill(plan: Plan, contents: Contents, path: Path) -> None:
+    """Read the weights into the plan's network, frozen and in single precision.
+
+    Raises:
+        ReadError: the file is damaged.
+    """
+    try:
+        state = plan.rename({name: contents.read(name).to(torch.float32, copy=True) for name in contents.tensors})
+        plan.net.load_state_dict(state, strict=True, assign=True)
+    except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+        raise damaged(path, error) from error
+    plan.net.requires_grad_(requires_grad=False).eval()
 
 
 def same_tensors(plan: Plan, contents: Contents, path: Path) -> None:

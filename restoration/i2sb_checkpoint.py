@@ -1,13 +1,11 @@
 """Bridges that users own: checkpoints of the released I2SB."""
 
-import pickle
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
 
 from operators.errors import ReadError, RecipeError
 from operators.spec import DataRef, Need
@@ -15,8 +13,8 @@ from restoration.architectures import Plan
 from restoration.assets import AssetStore
 from restoration.bridge import Bridge
 from restoration.bridge_paths import I2SB
-from restoration.checkpoint_files import Contents, damaged, open_checkpoint
-from restoration.checkpoints import same_tensors
+from restoration.checkpoint_files import Contents, open_checkpoint
+from restoration.checkpoints import fill, same_tensors
 from restoration.convert import Raw
 from restoration.layouts import State
 from restoration.nets.adm import ADM, Details
@@ -87,12 +85,7 @@ class I2SBCheckpoint(DataRef):
         path = self.resolve(Path())
         contents = open_checkpoint(path, self.path)
         plan = self._fitted(contents, path)
-        try:
-            state = plan.rename({name: contents.read(name).to(torch.float32, copy=True) for name in contents.tensors})
-            plan.net.load_state_dict(state, strict=True, assign=True)
-        except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
-            raise damaged(path, error) from error
-        plan.net.requires_grad_(requires_grad=False).eval()
+        fill(plan, contents, path)
         raw, side = plan.wrap(plan.net, resolve_precision(precision, device)), self.image_size
         tiled = Tiled(Padded(raw, plan.multiple), side, side // 8, max(1, side // 16), plan.multiple)
         path_of = I2SB(beta_max=self.beta_max, ode=self.ode)
