@@ -4,13 +4,14 @@
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3 python)
 BIN := .venv/bin
 
-.PHONY: help python demo test app lint bench bench-calibration
+.PHONY: help python demo test e2e app lint bench bench-calibration
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    restore the sample pictures; writes out/demo"
 	@echo "make test    run the tests"
-	@echo "make app     the front end"
+	@echo "make e2e     try the page in a browser (Chromium)"
+	@echo "make app     the page, in a browser on this machine"
 	@echo "make lint    style, types and the order of the rooms"
 	@echo "make bench   measure the overhead of samplers and operators"
 	@echo "make bench-calibration   measure whether the samplers sample the posterior"
@@ -22,8 +23,12 @@ demo: .venv/.installed
 test: .venv/.installed
 	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
-app:
-	@echo "The front end is not written yet; until it is, use 'make demo', the preimage command or Python."
+# One after the other: the page is tried against the clock, as a person would.
+e2e: .venv/.installed
+	$(BIN)/python -m pytest -m e2e tests/e2e $(ARGS)
+
+app: .venv/.installed
+	$(BIN)/preimage gui $(ARGS)
 
 lint: .venv/.installed
 	$(BIN)/ruff check

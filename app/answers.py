@@ -73,12 +73,19 @@ class Preset(Spec):
 
 
 class JobInfo(Spec):
-    """A job. `place` is how many wait before it; null unless it waits itself. `created` is UTC in ISO 8601."""
+    """A job. `place` is how many wait before it; null unless it waits itself. `created` is UTC in ISO 8601.
+
+    `wait_seconds` is an estimate of when a waiting job is begun, null where nothing is known. `files` counts what was
+    sent to be restored; `pictured` says whether there is a preview.
+    """
 
     id: str
     created: str
     title: str
     place: int | None
+    wait_seconds: float | None = None
+    files: int = 0
+    pictured: bool = False
     status: Status
 
 
@@ -92,7 +99,7 @@ class JobDetail(JobInfo):
 class JobList(Spec):
     """Jobs, the newest first; `total` counts those that are not shown as well."""
 
-    jobs: tuple[JobInfo, ...]
+    jobs: tuple[JobDetail, ...]
     total: int
     waiting: int
 
@@ -102,6 +109,39 @@ class File(Spec):
 
     path: str
     bytes: int
+
+
+class TracePoint(Spec):
+    """The clean estimate of a case at step `step` of `steps`, `seconds` after the case was begun.
+
+    `residual_sigma` is null where it is not a finite number.
+    """
+
+    case: int
+    step: int
+    steps: int
+    residual_sigma: float | None
+    seconds: float
+
+
+class Speed(Spec):
+    """Seconds that one call of the photo prior takes for each megapixel, and on what; null before that is known.
+
+    `name` is what `options.device` calls the device.
+    """
+
+    seconds_per_call_megapixel: float | None = None
+    device: str = ""
+    name: str = "cpu"
+
+
+class Commands(Spec):
+    """A run as text to copy, and the recipe file that the command line reads."""
+
+    python: str
+    cli: str
+    curl: str
+    run_file: dict[str, Any]
 
 
 class Health(Spec):
@@ -189,7 +229,8 @@ def answer_with_sentences(app: FastAPI, folders: Sequence[Path]) -> None:
 
     def invalid(request: Request, error: Exception) -> JSONResponse:
         faults = error.errors() if isinstance(error, RequestValidationError) else []
-        named = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in faults[:5])
+        places = [[part for part in fault["loc"] if isinstance(part, str)][-1] for fault in faults[:5]]
+        named = "; ".join(f"{place}: {fault['msg']}" for place, fault in zip(places, faults, strict=False))
         return answer(422, f"Expected other parameters, got {named}; correct them.")
 
     def by_framework(request: Request, error: Exception) -> JSONResponse:

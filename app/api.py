@@ -9,13 +9,11 @@ import importlib.metadata
 import os
 import secrets
 import shutil
-import threading
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
+from fastapi import APIRouter, FastAPI, Header, Query, Request
 from fastapi import Path as InPath
 from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
@@ -37,10 +35,12 @@ from app.answers import (
     kinds_of,
     model_of,
 )
+from app.api_views import router as views
+from app.desk import Desk as Desk
+from app.desk import Here, JobId, shown_files
 from app.events import follow, nothing_new
 from app.intake import submit
-from app.jobs import ENDED, Busy, DiskRefuses, Job
-from app.jobs import Request as Asked
+from app.jobs import ENDED, Busy, DiskRefuses, State
 from app.outputs import media_type, open_inside, pieces
 from app.uploads import Limits, Receiver, Refused
 from app.worker import Dispatcher
@@ -50,68 +50,8 @@ from operators.spec import DataRef, kinds
 from restoration.assets import AssetStore
 from restoration.recipe import AnyMethod, AnyModel, preset_names, read_recipe
 
-MOST_WAITING = 1000
-"""Jobs in the queue; more are refused until some have ended."""
-
 MOST_FOLLOWED = 64
 """Event streams at a time."""
-
-
-@dataclass
-class Desk:
-    """What all requests share. `changing` is held while the state of a job is looked at and changed."""
-
-    dispatcher: Dispatcher
-    assets: AssetStore
-    limits: Limits
-    changing: threading.Lock = field(default_factory=threading.Lock)
-    followed: int = 0
-
-    def find(self, identifier: str) -> Job:
-        """A job, or a 404."""
-        try:
-            return self.dispatcher.store.get(identifier)
-        except ReadError as error:
-            text = "Expected the identifier of a job that is here, got another; see the list of jobs."
-            raise Refused(404, text) from error
-
-    def info(self, job: Job) -> JobInfo:
-        """What is said of a job in lists."""
-        return JobInfo(**self.facts(job)[0])
-
-    def facts(self, job: Job) -> tuple[dict[str, Any], Asked]:
-        """The same as single values, and what was asked for; a damaged job is shown too, with a sentence."""
-        name, status = job.folder.name, job.status()
-        try:
-            asked = job.request
-        except ReadError as error:
-            asked = Asked(id=name, created=job.created, inputs=(), recipe={}, options={})
-            status = status.model_copy(update={"message": str(error)})
-        title, place = str(asked.recipe.get("title", "")), self.dispatcher.place(name)
-        return {"id": name, "created": asked.created, "title": title, "place": place, "status": status}, asked
-
-    def newest_first(self) -> list[Job]:
-        """All jobs, by the time at which the request was written: no request need be read for that."""
-        found = []
-        for name in os.listdir(self.dispatcher.store.root):
-            with contextlib.suppress(OSError, ReadError):  # deleted meanwhile, or no job
-                job = self.dispatcher.store.get(name)
-                found.append(((job.private / "request.json").stat().st_mtime_ns, name, job))
-        return [job for _, _, job in sorted(found, key=lambda entry: entry[:2], reverse=True)]
-
-    def check_room(self) -> None:
-        """A 503 while the queue is full."""
-        if self.dispatcher.waiting >= MOST_WAITING:
-            raise Refused(503, f"Expected fewer than {MOST_WAITING} waiting jobs, got as many; try again later.")
-
-
-async def _desk(request: Request) -> Desk:
-    desk: Desk = request.app.state.desk
-    return desk
-
-
-Here = Annotated[Desk, Depends(_desk)]
-JobId = Annotated[str, InPath(description="Identifier of the job, 16 hexadecimal digits.")]
 
 _BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _LOCATION = {"schema": {"type": "string"}, "description": "Address of the job."}
@@ -120,8 +60,8 @@ _STREAM = {"text/event-stream": {"schema": {"type": "string"}}}
 router = APIRouter()
 
 
-def make_app(dispatcher: Dispatcher, assets: AssetStore, limits: Limits) -> FastAPI:
-    """The app, without the guard around it; its worker runs from startup to shutdown."""
+def make_app(dispatcher: Dispatcher, assets: AssetStore, limits: Limits, *, token: bool = False) -> FastAPI:
+    """The app without the guard, which asks for a `token` or not; its worker runs from startup to shutdown."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -139,8 +79,9 @@ def make_app(dispatcher: Dispatcher, assets: AssetStore, limits: Limits) -> Fast
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.state.desk = Desk(dispatcher, assets, limits)
-    app.include_router(router, responses=errors(400, 401, 403, 421, 422, 500))
+    app.state.desk = Desk(dispatcher, assets, limits, token)
+    for part in (router, views):
+        app.include_router(part, responses=errors(400, 401, 403, 421, 422, 500))
     answer_with_sentences(app, [dispatcher.store.root.absolute(), assets.folder.absolute()])
     describe(app)
     return app
@@ -228,14 +169,19 @@ async def create(request: Request, response: Response, here: Here) -> JobInfo:
 
 @router.get("/api/v1/jobs", tags=["jobs"])
 def jobs(
-    here: Here, limit: Annotated[int, Query(ge=1, le=1000)] = 100, offset: Annotated[int, Query(ge=0)] = 0
+    here: Here,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    offset: Annotated[int, Query(ge=0)] = 0,
+    state: Annotated[list[State] | None, Query(description="Only jobs in one of these states.")] = None,
 ) -> JobList:
     """Jobs, the newest first."""
     found = here.newest_first()
+    if state:
+        found = [job for job in found if here.state(job) in state]
     shown = []
     for job in found[offset : offset + limit]:
         with contextlib.suppress(ReadError):  # deleted meanwhile
-            shown.append(here.info(job))
+            shown.append(here.detail(job))
     return JobList(jobs=tuple(shown), total=len(found), waiting=here.dispatcher.waiting)
 
 
@@ -243,8 +189,7 @@ def jobs(
 def one(job_id: JobId, here: Here) -> JobDetail:
     """A job: where it stands and what it was asked to do."""
     job = here.find(job_id)
-    facts, asked = here.facts(job)
-    return JobDetail(**facts, recipe=asked.recipe, options=asked.options)
+    return here.detail(job)
 
 
 @router.get(
@@ -276,8 +221,12 @@ async def events(
 
 
 @router.post("/api/v1/jobs/{job_id}/cancel", tags=["jobs"], status_code=202, responses=errors(404, 409, 507))
-def cancel(job_id: JobId, here: Here) -> JobInfo:
-    """Stop a job after its present step; what there is so far is kept, and the job can be resumed."""
+def cancel(
+    job_id: JobId,
+    here: Here,
+    after: Annotated[Literal["step", "case"], Query(description="When a job under way is to end.")] = "step",
+) -> JobInfo:
+    """Stop a job after its present step or case; what there is so far is kept, and the job can be resumed."""
     job = here.find(job_id)
     with here.changing:
         status = job.status()
@@ -291,7 +240,7 @@ def cancel(job_id: JobId, here: Here) -> JobInfo:
                 here.dispatcher.add(job)  # it is not cancelled
                 raise
         else:
-            job.request_stop()
+            job.request_stop(after_case=after == "case")
     return here.info(job)
 
 
@@ -336,12 +285,9 @@ def files(job_id: JobId, here: Here) -> list[File]:
     """What has come out so far: `results/`, and summaries once the job has ended."""
     job = here.find(job_id)
     shown = []
-    for path in job.files():
-        # gone meanwhile, or under a name that is no text, put there by others
-        with contextlib.suppress(OSError, UnicodeEncodeError):
-            path.as_posix().encode()
-            if not any(part.startswith(".") for part in path.parts):
-                shown.append(File(path=path.as_posix(), bytes=(job.folder / path).lstat().st_size))
+    for path in shown_files(job):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            shown.append(File(path=path.as_posix(), bytes=(job.folder / path).lstat().st_size))
     return shown
 
 

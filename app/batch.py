@@ -22,12 +22,14 @@ from pydantic import ValidationError
 from app.cluster import ClusterLost, restore_on_cluster
 from app.inputs import Case, Plan, find_cases
 from app.jobs import DiskRefuses, Job, Request, State, Status, disk_refuses, put
+from app.live import Live, small
+from app.options import ASIDE
 from app.options import Options as Options
 from app.options import Outcome as Outcome
 from app.options import Output as Output
 from app.restore import restore_cases
 from app.summary import manifest, summary_csv, summary_html
-from app.view import data_picture, fitted, png, to_colours
+from app.view import png, to_colours
 from app.work import PREVIEW, Task, digest_of, inputs_digest
 from app.work_volumes import parts_of
 from medical.series_rule import series_rule
@@ -175,17 +177,19 @@ def run_job(
     store: AssetStore | None = None,
     watch: Watch | None = None,
     stop: Stop | None = None,
+    live: bool = False,
 ) -> BatchOutcome:
     """Work on a job that exists, new or interrupted; what its journal proves done is not done again.
 
-    The job's state, journal, log and preview are kept up to date. It also ends when `Job.request_stop` was called.
+    The job's state, journal, log and preview are kept up to date, with `live` also what `app.live` shows. It also ends
+    when `Job.request_stop` was called.
 
     Raises:
         PreimageError: nothing could start; the job is `failed` with that sentence as its message.
         Busy: another process works on the job.
     """
     with job.hold():
-        run = _Run(job, store or AssetStore(), fail_fast, workers, watch, stop)
+        run = _Run(job, store or AssetStore(), fail_fast, workers, watch, stop, Live(job) if live else None)
         try:
             run.prepare()
             return run.work()
@@ -231,10 +235,17 @@ class _Run:
     """One session of work on a job that is held."""
 
     def __init__(
-        self, job: Job, store: AssetStore, fail_fast: bool, workers: Workers, watch: Watch | None, stop: Stop | None
+        self,
+        job: Job,
+        store: AssetStore,
+        fail_fast: bool,
+        workers: Workers,
+        watch: Watch | None,
+        stop: Stop | None,
+        live: Live | None,
     ) -> None:
         self.job, self.store, self.fail_fast, self.workers = job, store, fail_fast, workers
-        self.watch, self.asked = watch, stop
+        self.watch, self.asked, self.live = watch, stop, live
         self.outcomes: dict[int, Outcome] = {}
         self.plan = Plan()
         self._shown = self._pictured = 0.0
@@ -283,12 +294,15 @@ class _Run:
         for known in list(self.outcomes.values()):
             self._tell(known)
         left = [case for case in self.plan.cases if case.number not in self.outcomes]
+        self._shown_to_page(Live.begin)
         cases = {case.number: case for case in left}
         broken = ""
         for outcome in self._engine(left):
             self._record(outcome, cases[outcome.number])
-            if self.fail_fast and outcome.state == "failed":
+            if (self.fail_fast or self.task.options.fail_fast) and outcome.state == "failed":
                 broken = f"Case {outcome.number} failed, and --fail-fast was asked for; resume to go on."
+                break
+            if self.job.stop_wanted(after_case=True):
                 break
         ended = sorted(self.outcomes.values(), key=lambda outcome: outcome.number)
         failed = sum(outcome.state == "failed" for outcome in ended)
@@ -335,7 +349,7 @@ class _Run:
 
     def _proven(self, case: Case) -> Outcome | None:
         """What the journal says of a case, if inputs, settings and every byte of the outputs are still what it says."""
-        record = self._records().get(digest_of(case, self.task))
+        record = self._records().get(digest_of(case, self.task.salt))
         if record is None or case.kind == "unreadable":
             return None
         try:
@@ -374,6 +388,7 @@ class _Run:
             with contextlib.suppress(OSError):
                 shown = (self.job.private / "previews" / f"{outcome.case}.png").read_bytes()
                 self.job.write_preview(shown)
+        self._shown_to_page(lambda live: live.end(outcome.number, outcome.figures.get("residual_sigma")))
         self._steps = (0, 0)
         self.job.set_status(self._status("running", ""))
         self._tell(outcome)
@@ -385,14 +400,21 @@ class _Run:
     def _tick(self, number: int, steps: Steps) -> None:
         if self.watch is not None:
             self.watch(Progress(None, len(self.outcomes), len(self.plan.cases), steps.done, steps.total))
+        self._shown_to_page(lambda live: live.step(number, steps))
         moment = time.monotonic()
         if moment - self._shown > _EVERY:
             self._shown, self._steps = moment, (steps.done, steps.total)
             self.job.set_status(self._status("running", ""))
         if moment - self._pictured > 4 * _EVERY:
             self._pictured = moment
-            estimate = data_picture(steps.step.x0[0])
-            self.job.write_preview(png(fitted(to_colours(estimate), 2 * PREVIEW)))
+            self.job.write_preview(png(to_colours(small(steps.step.x0[0], 2 * PREVIEW))))
+
+    def _shown_to_page(self, what: Callable[[Live], None]) -> None:
+        if self.live is not None:
+            try:
+                what(self.live)
+            except OSError as error:
+                raise disk_refuses(error) from error
 
     def _status(self, state: State, message: str) -> Status:
         states = [outcome.state for outcome in self.outcomes.values()]
@@ -448,7 +470,7 @@ def config_of(recipe: Recipe, options: Options, store: AssetStore) -> str:
     """sha256 of everything that decides the bytes of the results, but for inputs, machine and number of threads."""
     values = {
         "recipe": recipe.model_dump(mode="json", exclude={"title", "reference"}),
-        "options": options.model_dump(mode="json"),
+        "options": options.identity(),
         "assets": recipe.model.asset_hashes(store),
         "version": version("preimage"),
     }
@@ -497,7 +519,7 @@ def _check_same(request: Request, inputs: tuple[str, ...], recipe: Recipe, optio
     same = {k: v for k, v in request.recipe.items() if k not in without} == recipe.model_dump(
         mode="json", exclude=without
     )
-    if not same or request.options != options.model_dump(mode="json"):
+    if not same or {k: v for k, v in request.options.items() if k not in ASIDE} != options.identity():
         raise RecipeError(
             "Expected the recipe and the options of the earlier run to resume it, got others; "
             "repeat them, say --overwrite or choose another folder."

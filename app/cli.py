@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from app.batch import Progress
     from app.inputs import Plan
     from app.progress import Meter
+    from app.server import Setup
     from restoration.result import Result
 
 ABORTED = 130
@@ -147,7 +148,7 @@ def _add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="TYPES",
         type=_output_types,
         default=(),
-        help="png, npz, nifti, dicom, with commas between them (default: what suits each input)",
+        help="png, tiff, npz, nifti, dicom, with commas between them (default: what suits each input)",
     )
     batch.add_argument("--series", metavar="RULE", default="", help="DICOM series, such as modality=CT,slices>=20")
     batch.add_argument("--on-gap", choices=["refuse", "slicewise"], default="refuse", help="series with missing slices")
@@ -209,12 +210,26 @@ def _add_study(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    gui = commands.add_parser(
+        "gui",
+        help="restore pictures and volumes in a browser",
+        description="Serve the page and the HTTP API until Ctrl-C, and open the page. Only this machine can reach the "
+        "server, unless there is a token: a file (--auth-file) or PREIMAGE_TOKEN. See docs/front-end.md.",
+    )
+    gui.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    gui.set_defaults(command=_gui)
     serve = commands.add_parser(
         "serve",
         help="take jobs over HTTP",
         description="Take jobs over HTTP, one after the other, until Ctrl-C. Only this machine can reach the server, "
         "unless there is a token: a file (--auth-file) or PREIMAGE_TOKEN. See docs/api.md.",
     )
+    serve.set_defaults(command=_serve)
+    for server in (gui, serve):
+        _add_server(server)
+
+
+def _add_server(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="to listen on (default: 127.0.0.1)")
     serve.add_argument("--port", metavar="N", type=int, default=8765, help="0 takes a free one (default: 8765)")
     serve.add_argument(
@@ -228,15 +243,14 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     serve.add_argument("--max-upload", metavar="MIB", type=int, default=2048, help="of a job (default: 2048)")
     serve.add_argument("--max-files", metavar="N", type=int, default=2000, help="of a job (default: 2000)")
     serve.add_argument("--keep-days", metavar="N", type=float, default=0, help="delete jobs that ended so long ago")
-    serve.set_defaults(command=_serve)
 
 
 def _output_types(text: str) -> tuple[str, ...]:
     kinds = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
     if "seg" in kinds:
         raise argparse.ArgumentTypeError("expected no seg: there is no segmentation model yet")
-    if wrong := [kind for kind in kinds if kind not in ("png", "npz", "nifti", "dicom")]:
-        raise argparse.ArgumentTypeError(f"expected png, npz, nifti or dicom, got '{wrong[0]}'")
+    if wrong := [kind for kind in kinds if kind not in ("png", "tiff", "npz", "nifti", "dicom")]:
+        raise argparse.ArgumentTypeError(f"expected png, tiff, npz, nifti or dicom, got '{wrong[0]}'")
     return kinds
 
 
@@ -440,8 +454,38 @@ def _list_cases(plan: "Plan") -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    from app.server import serve
+    from app.settings import Settings
+
+    store = Settings.from_env().store()
+    serve(_setup(options), store, lambda address: _print(f"serving on {address}, jobs in {options.store}"))
+    return 0
+
+
+def _gui(options: argparse.Namespace) -> int:
+    import dataclasses
+    import webbrowser
+
+    from app.server import serve
+    from app.settings import Settings
+
+    if folder := os.environ.get("PREIMAGE_ASSETS"):  # the worker will not be where we are
+        os.environ["PREIMAGE_ASSETS"] = str(Path(folder).absolute())
+    store = Settings.from_env().store()
+    seen = sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+    def ready(address: str) -> None:
+        _print(f"the page is at {address}, jobs are in {options.store}; Ctrl-C ends it")
+        if seen and not options.no_browser:
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+
+    serve(dataclasses.replace(_setup(options), page=True, prior="photo"), store, ready)
+    return 0
+
+
+def _setup(options: argparse.Namespace) -> "Setup":
     from app.guard import read_token
-    from app.server import Setup, serve
+    from app.server import Setup
     from app.settings import Settings
     from app.uploads import Limits
     from operators.errors import RecipeError
@@ -449,7 +493,7 @@ def _serve(options: argparse.Namespace) -> int:
     if min(options.max_upload, options.max_files) < 1 or min(options.workers, options.keep_days) < 0:
         raise RecipeError("Expected limits above 0 and no negative --workers or --keep-days, got others; change them.")
     settings = Settings.from_env()
-    setup = Setup(
+    return Setup(
         folder=options.store,
         host=options.host,
         port=options.port,
@@ -459,8 +503,6 @@ def _serve(options: argparse.Namespace) -> int:
         keep_days=options.keep_days,
         limits=Limits(bytes=options.max_upload << 20, files=options.max_files),
     )
-    serve(setup, settings.store(), lambda address: _print(f"serving on {address}, jobs in {options.store}"))
-    return 0
 
 
 def _recipes(options: argparse.Namespace) -> int:

@@ -174,7 +174,7 @@ def _lost(case: Case, task: Task, error: Exception) -> Outcome:
     """A case over which Dask gave up: its workers died time after time, or the task failed outside a case."""
     return Outcome(
         number=case.number,
-        case=digest_of(case, task),
+        case=digest_of(case, task.salt),
         kind=case.kind,
         state="failed",
         message=f"Expected a worker that lives until the case is done, got {type(error).__name__}; try it alone.",

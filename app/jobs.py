@@ -8,6 +8,8 @@ A job is a folder. `job/` in it belongs to the program, the rest is the person's
     job/log.txt         the same for people; cases have numbers, never names
     job/plan.json       which files the cases are, with paths: for the owner alone
     job/preview.png     the last picture of the run
+    job/live.jpg, job/trace.jsonl  clean estimate and residual on the way, where a server works on it
+    job/views/          what a page shows of each case
     job/lock, job/stop  who works on it, and whether it should end
     job/scratch/        what is not finished; emptied when the job ends or is taken up again
     inputs/             uploaded files, where a server took them
@@ -169,7 +171,7 @@ class Job:
         if status.state in ("running", "stopping") and not self.held():
             text = "The process that worked on it has ended; resume the job."
             return status.model_copy(update={"state": "interrupted", "message": text})
-        if status.state == "running" and self.stop_wanted():
+        if status.state == "running" and self.stop_wanted(after_case=True):
             return status.model_copy(update={"state": "stopping"})
         return status
 
@@ -194,17 +196,22 @@ class Job:
             durable=False,
         )
 
-    def request_stop(self) -> None:
-        """Ask whoever works on the job to stop after the present step and to keep what there is.
+    def request_stop(self, *, after_case: bool = False) -> None:
+        """Ask whoever works on the job to stop after the present step, or case, and to keep what there is.
 
         Raises:
             DiskRefuses: the disk is full or read-only.
         """
-        put(self.private / "stop", b"")
+        put(self.private / "stop", b"case" if after_case else b"")
 
-    def stop_wanted(self) -> bool:
-        """Whether somebody asked for that; cheap enough to be asked at every step."""
-        return (self.private / "stop").exists()
+    def stop_wanted(self, *, after_case: bool = False) -> bool:
+        """Whether somebody asked for that, now or after the case; cheap enough to be asked at every step."""
+        path = self.private / "stop"
+        if after_case or not path.exists():
+            return path.exists()
+        with contextlib.suppress(OSError):
+            return path.read_bytes() != b"case"
+        return False
 
     # lock
 
@@ -350,6 +357,10 @@ class Job:
             return (self.private / "preview.png").read_bytes()
         except FileNotFoundError:
             return None
+
+    def pictured(self) -> bool:
+        """Whether there is one."""
+        return (self.private / "preview.png").exists()
 
     def files(self) -> list[Path]:
         """What came out, relative to the folder, sorted; neither inputs nor the program's own part. No links."""

@@ -12,6 +12,8 @@ _PIECE = 1 << 16
 
 _TYPES = {
     ".png": "image/png",
+    ".tif": "image/tiff",
+    ".zip": "application/zip",
     ".json": "application/json",
     ".csv": "text/csv; charset=utf-8",
     ".html": "text/html; charset=utf-8",

@@ -146,6 +146,14 @@ def encode_png(pixels: Tensor, bits: Literal[8, 16] = 8, *, icc: bytes | None = 
     return _encode_png(_to_integers(pixels, bits), icc)
 
 
+def encode_tiff(pixels: Tensor, bits: Literal[8, 16, 32] = 8, *, icc: bytes | None = None) -> bytes:
+    """The bytes of a TIFF file; with 32 bits as float, neither rounded nor clipped. Pixels as for `encode_png`."""
+    if bits == 32:
+        array = pixels.detach().to("cpu", torch.float32).numpy()
+        return _encode_tiff(array[0] if len(array) == 1 else np.ascontiguousarray(np.moveaxis(array, 0, -1)), icc)
+    return _encode_tiff(_to_integers(pixels, bits), icc)
+
+
 # Reading
 
 

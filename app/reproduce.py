@@ -246,7 +246,7 @@ def _numbers(path: Path) -> NDArray[np.generic] | None:
         if path.name.endswith("samples.npz"):
             with np.load(path, allow_pickle=False) as arrays:
                 return np.asarray(arrays["samples"])
-        if path.name.endswith("restored.png"):
+        if path.name.endswith(("restored.png", "restored.tif")):
             return read_picture(path).pixels.numpy()
         if path.name.endswith("restored.nii.gz"):
             return read_nifti(path).array

@@ -1,5 +1,6 @@
 """One case from its files to its outputs: the unit of work of a batch, of plain values, so that it can run anywhere."""
 
+import json
 import os
 import secrets
 import shutil
@@ -12,6 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from app.inputs import Case, blamed
 from app.jobs import DiskRefuses, Job, disk_refuses, put, sync
 from app.memory import enough_memory
@@ -23,10 +26,11 @@ from medical.dicom_pixels import quiet
 from operators.errors import NeedError, PreimageError, ReadError
 from operators.spec import Need
 from restoration.assets import AssetStore
+from restoration.bridge import Bridge
 from restoration.pipeline import Pipeline
 from restoration.pipeline import Progress as Steps
-from restoration.prior import Tiled
-from restoration.recipe import Recipe
+from restoration.prior import Denoiser, Tiled
+from restoration.recipe import AnyModel, Recipe
 
 FEWER = 256
 """Pixels a side of the tiles that a case is tried with again when memory ran out."""
@@ -41,8 +45,18 @@ Tick = Callable[[int, Steps], None]
 @lru_cache(maxsize=2)
 def pipeline_of(recipe: str, device: str, precision: Any, assets: str, base: str = "") -> Pipeline:
     """The pipeline of a recipe, loaded once in a process."""
+
+    def kept(model: AnyModel) -> Denoiser | Bridge | None:
+        return prior_of(model, device, precision, assets)
+
     store = AssetStore(Path(assets) if assets else None)
-    return Pipeline.load(Recipe.model_validate_json(recipe), store, device, precision, Path(base))
+    return Pipeline.load(Recipe.model_validate_json(recipe), store, device, precision, Path(base), kept)
+
+
+@lru_cache(maxsize=2)
+def prior_of(model: AnyModel, device: str, precision: Any, assets: str) -> Denoiser | Bridge | None:
+    """A prior, loaded once in a process: runs that differ in other things share it."""
+    return model.load(AssetStore(Path(assets) if assets else None), torch.device(device), precision)
 
 
 def restore_cases(
@@ -170,10 +184,12 @@ def _finished(work: Work, answer: Any, pipeline: Pipeline, *, partial: bool = Fa
                 shutil.rmtree(place / "partial", ignore_errors=True)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        digest = digest_of(case, task)
+        digest = digest_of(case, task.salt)
         previews = job.private / "previews"
         previews.mkdir(exist_ok=True)
         put(previews / f"{digest}.png", work.preview(answer), durable=False)
+        if task.options.views:
+            _show(work, answer, job, digest)
         return Outcome(
             number=case.number,
             case=digest,
@@ -181,13 +197,32 @@ def _finished(work: Work, answer: Any, pipeline: Pipeline, *, partial: bool = Fa
             state="partial" if partial else "done",
             message="Stopped on the way; the estimate so far is in the folder 'partial'." if partial else "",
             inputs=work.inputs,
-            outputs=() if partial else outputs,
+            outputs=outputs,
             figures=work.figures(answer),
             notes=tuple(dict.fromkeys(work.notes)),
             facts=work.facts,
             seconds=round(time.perf_counter() - work.began, 4),
         )
     return fault[0]
+
+
+def _show(work: Work, answer: Any, job: Job, digest: str) -> None:
+    """Pictures for a page, described in `views.json`, in place of those that an earlier answer left."""
+    place = job.private / "views" / digest
+    fresh = job.scratch / f"views-{digest}-{secrets.token_hex(4)}"
+    fresh.mkdir(parents=True)
+    try:
+        views, mark = work.views(answer, fresh), secrets.token_hex(4)
+        for view in views:  # browsers may keep a file: that of another answer has another name
+            start, dot, ending = view["file"].partition(".")
+            view["file"] = f"{start}-{mark}{dot}{ending}"
+            os.replace(fresh / f"{start}{dot}{ending}", fresh / view["file"])
+        (fresh / "views.json").write_text(json.dumps(views), encoding="utf-8")
+        place.parent.mkdir(exist_ok=True)
+        shutil.rmtree(place, ignore_errors=True)
+        os.replace(fresh, place)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _commit(scratch: Path, place: Path) -> tuple[Output, ...]:
@@ -237,7 +272,7 @@ def _faults(case: Case, task: Task, began: float, inputs: str = "") -> Iterator[
 def _failed(case: Case, task: Task, message: str, began: float, inputs: str = "") -> Outcome:
     return Outcome(
         number=case.number,
-        case=digest_of(case, task),
+        case=digest_of(case, task.salt),
         kind=case.kind,
         state="failed",
         message=message,

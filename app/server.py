@@ -1,4 +1,4 @@
-"""`preimage serve`: the HTTP API of `app.api` on an address, with its guard and its worker."""
+"""`preimage serve` and `preimage gui`: the HTTP API of `app.api` on an address, with guard and worker, and the page."""
 
 import contextlib
 import datetime
@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
+from app import pages
 from app.api import make_app
 from app.guard import Guard, check_bind
 from app.jobs import JobStore
@@ -32,6 +34,8 @@ class Setup:
         workers: processes that share the cases of a job.
         keep_days: ended jobs are deleted after so many days; 0 keeps them.
         limits: of an upload.
+        page: whether there is the page, too.
+        prior: that the worker loads and tries before the first job; empty for none.
     """
 
     folder: Path
@@ -42,6 +46,8 @@ class Setup:
     workers: int = 0
     keep_days: float = 0.0
     limits: Limits = LIMITS
+    page: bool = False
+    prior: str = ""
 
 
 def serve(setup: Setup, assets: AssetStore, ready: Callable[[str], None]) -> None:
@@ -54,14 +60,12 @@ def serve(setup: Setup, assets: AssetStore, ready: Callable[[str], None]) -> Non
     check_bind(setup.host, setup.token)
     with _listening(setup.host, setup.port) as listener:
         keep = datetime.timedelta(days=setup.keep_days) if setup.keep_days else None
-        dispatcher = Dispatcher(JobStore(setup.folder), setup.workers, keep)
+        dispatcher = Dispatcher(JobStore(setup.folder.absolute()), setup.workers, keep, setup.prior)
         dispatcher.claim()
-        guarded = Guard(
-            make_app(dispatcher, assets, setup.limits),
-            token=setup.token,
-            hosts=(setup.host, *setup.hosts),
-            limits=setup.limits,
-        )
+        app = make_app(dispatcher, assets, setup.limits, token=setup.token is not None)
+        if setup.page:
+            _add_page(app, setup.folder)
+        guarded = Guard(app, token=setup.token, hosts=(setup.host, *setup.hosts), limits=setup.limits, page=setup.page)
         config = uvicorn.Config(
             guarded,
             log_level="warning",
@@ -77,6 +81,15 @@ def serve(setup: Setup, assets: AssetStore, ready: Callable[[str], None]) -> Non
         ready(f"http://{f'[{name}]' if ':' in name else name}:{port}")
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after an orderly end
             uvicorn.Server(config).run(sockets=[listener])
+
+
+def _add_page(app: FastAPI, folder: Path) -> None:
+    pages.prepare(folder)
+    # only now: Gradio looks at its settings when it is imported
+    from app.gui.shell import make_page
+    from app.gui.theme import CSS, HEAD, THEME
+
+    pages.mount(app, make_page, {"theme": THEME, "css": CSS, "head": HEAD})
 
 
 def _listening(host: str, port: int) -> socket.socket:

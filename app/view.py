@@ -67,6 +67,22 @@ def png(colours: Colours) -> bytes:
     return memory.getvalue()
 
 
+def png_of(colours: Colours) -> bytes:
+    """The same pixels as `png` writes, several times faster and in a somewhat larger file."""
+    done, encoded = cv2.imencode(".png", colours[..., ::-1])
+    if not done:
+        raise RuntimeError(f"Expected OpenCV to encode {colours.shape} as PNG, got a refusal; report it.")
+    return encoded.tobytes()
+
+
+def jpeg(colours: Colours) -> bytes:
+    """Colours as the bytes of a JPEG file, for what is looked at for a moment."""
+    done, encoded = cv2.imencode(".jpg", colours[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, 88))
+    if not done:
+        raise RuntimeError(f"Expected OpenCV to encode {colours.shape} as JPEG, got a refusal; report it.")
+    return encoded.tobytes()
+
+
 def webp(colours: Colours) -> bytes:
     """Colours as the bytes of a lossless WebP file, about a quarter smaller than PNG."""
     memory = io.BytesIO()
@@ -91,6 +107,23 @@ def fitted(colours: Colours, limit: int) -> Colours:
         return colours
     height, width = (max(1, round(side * scale)) for side in colours.shape[:2])
     return np.asarray(cv2.resize(colours, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def reduced(image: Tensor, limit: int) -> Tensor:
+    """An image (C, H, W) reduced by area averaging until no side is longer than `limit`; a small one as it is."""
+    height, width = image.shape[-2:]
+    scale = limit / max(height, width)
+    if scale >= 1:
+        return image
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    return F.interpolate(image[None].float(), size=size, mode="area")[0]
+
+
+def resized(image: Tensor, height: int, width: int) -> Tensor:
+    """An image (C, h, w) in the given size: pixels repeated where it is smaller, averaged where it is larger."""
+    larger = image.shape[-2] > height or image.shape[-1] > width
+    whole = enlarged(image, height, width)
+    return F.interpolate(whole[None], size=(height, width), mode="area")[0] if larger else whole
 
 
 # Spread maps

@@ -65,9 +65,9 @@ class Task(Spec):
     holder: str = ""
 
 
-def digest_of(case: Case, task: Task) -> str:
+def digest_of(case: Case, salt: str) -> str:
     """The name of a case in journal and reports: nobody who does not know the files and the salt learns them by it."""
-    return hashlib.sha256(f"{task.salt}\0{case.key}".encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return hashlib.sha256(f"{salt}\0{case.key}".encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def inputs_digest(files: Sequence[str]) -> str:
@@ -87,7 +87,7 @@ class Answer:
     """What became of one image: samples (n, C, H, W) in unit range, figures and notes.
 
     `imagined` (C, H, W) is the root mean square over the samples of what the prior made up, None where the measurement
-    is not linear; `figures` has its mean share.
+    is not linear; `figures` has its mean share. `residuals` are those of the samples, `residual` that of their mean.
     """
 
     samples: Tensor
@@ -97,6 +97,8 @@ class Answer:
     imagined: Tensor | None
     complete: bool = True
     found: dict[str, Tensor] = field(default_factory=dict)
+    residuals: tuple[float, ...] = ()
+    residual: float | None = None
 
     @property
     def mean(self) -> Tensor:
@@ -125,7 +127,17 @@ def alone(pipeline: Pipeline, measurement: Measurement, watch: Any, stop: Any) -
     if measurement.truth is not None:
         figures |= _scores(measurement.truth, result.samples, report.residual_sigma_samples)
     made_up = None if result.imagined is None else result.imagined.cpu()
-    return Answer(result.samples.cpu(), measurement, figures, report.notes, made_up, report.complete, result.found)
+    return Answer(
+        result.samples.cpu(),
+        measurement,
+        figures,
+        report.notes,
+        made_up,
+        report.complete,
+        result.found,
+        report.residual_sigma_samples,
+        report.residual_sigma_mean,
+    )
 
 
 def _scores(truth: Tensor, samples: Tensor, residuals: Sequence[float]) -> dict[str, float]:
@@ -151,6 +163,7 @@ def together(pipeline: Pipeline, measurements: list[Measurement], size: int, wat
     for measurement, samples in zip(measurements, found, strict=True):
         with torch.no_grad():
             residuals = [float(measurement.likelihood.residual_sigma(s[None])) for s in samples]
+            residual = float(measurement.likelihood.residual_sigma(samples.mean(0)[None]))
         figures = {
             "residual_sigma": float(np.mean(residuals)),
             "nfe": round(cost.denoised / (size * n), 2),
@@ -166,7 +179,17 @@ def together(pipeline: Pipeline, measurements: list[Measurement], size: int, wat
             made_up = parts.abs().square().mean(0).sqrt().cpu()
         if measurement.truth is not None:
             figures |= _scores(measurement.truth, samples, residuals)
-        answers.append(Answer(samples.cpu(), measurement, figures, measurement.notes, made_up))
+        answers.append(
+            Answer(
+                samples.cpu(),
+                measurement,
+                figures,
+                measurement.notes,
+                made_up,
+                residuals=tuple(residuals),
+                residual=residual,
+            )
+        )
     return answers
 
 
@@ -205,6 +228,10 @@ class Work(ABC):
     def preview(self, answer: Any) -> bytes:
         """Measurement and estimate beside each other (PNG)."""
 
+    def views(self, answer: Any, folder: Path) -> list[dict[str, Any]]:
+        """Write what a page shows of the answer into an empty folder; a description of each, see `docs/api.md`."""
+        return []
+
     def sidecar(self, answer: Any, pipeline: Pipeline) -> bytes:
         """What the outputs are, without a clock in it: the same bytes whenever the case is repeated."""
         recipe, options = self.recipe, self.task.options  # the pipeline's has paths of this machine
@@ -219,7 +246,7 @@ class Work(ABC):
             "config_sha256": self.task.config,
             "recipe_digest": recipe.digest,
             "recipe": recipe.model_dump(mode="json"),
-            "options": options.model_dump(mode="json"),
+            "options": options.identity(),
             "seeds": list(recipe.seeds),
             "asset_sha256": pipeline.asset_hashes,
             "precision": pipeline.precision,

@@ -5,7 +5,7 @@ import io
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,15 +19,19 @@ from app.inputs import Case
 from app.jobs import Job, put
 from app.pictures import MIN_SIDE
 from app.view import png, spread
+from app.volume_views import volume_view
 from app.work import Answer, Stopped, Task, Work, alone, file_digest, fitting, joined, pair, places_for, together
 from medical.dicom import read_series, series_in
 from medical.dicom_write import Derivation, write_series
 from medical.intensity import from_planes, planes, scale_of, through_axis
 from medical.nifti import read_nifti, write_nifti
 from medical.preview import NOTICE, preview_png
+from medical.volume import Volume
+from operators.composition import ComposedSpec
 from operators.errors import PreimageError, ReadError, ShapeError
 from restoration.pipeline import Pipeline
 from restoration.pipeline import Progress as Steps
+from restoration.posterior import imagined_share
 from restoration.recipe import Recipe
 from restoration.result import Measurement
 
@@ -68,17 +72,9 @@ class VolumeWork(Work):
         options = task.options
         if case.kind == "dicom":
             wanted = fitting(options, ("dicom", "nifti", "png", "npz"))
-            with _blaming_the_file():
-                series = series_in([Path(name) for name in case.files]).series
-            if case.series >= len(series):
-                raise ReadError("Expected the series as it was found, got other files; start the run again.")
-            gap: Literal["error", "slicewise"] = "error" if options.on_gap == "refuse" else "slicewise"
-            with _blaming_the_file():
-                self.volume = read_series(series[case.series], on_gap=gap)
         else:
             wanted = fitting(options, ("nifti", "png", "npz"))
-            with _blaming_the_file():
-                self.volume = read_nifti(Path(case.files[0]))
+        self.volume = read_volume(case, on_gap=options.on_gap)
         assert self.volume.source is not None
         super().__init__(case, task, joined(file_digest(Path(name)) for name in case.files))
         self.wanted = wanted
@@ -89,7 +85,7 @@ class VolumeWork(Work):
         if min(self.shape) < MIN_SIDE:
             raise ShapeError(f"Expected slices of at least {MIN_SIDE} pixels a side, got {self.shape}; leave it out.")
         self.notes = [str(note) for note in self.volume.notes]
-        if pipeline.recipe.model.kind == "trained":
+        if pipeline.recipe.model.kind == "trained" and pipeline.recipe.model.name == "photo":
             self.notes.append("the prior was trained on photographs, not on medical images")
         clipped = int(((self.volume.array < self.scale.low) | (self.volume.array > self.scale.high)).sum())
         if clipped:
@@ -107,6 +103,7 @@ class VolumeWork(Work):
             "padding_voxels": 0 if self.volume.valid is None else int((~self.volume.valid).sum()),
         }
         self.parts = parts_of(task, self.inputs)
+        self._seen: dict[int, NDArray[np.float32]] = {}  # data of simulated slices as pictures, for `views`
 
     def _measured(self, k: int, pipeline: Pipeline) -> Measurement:
         picture = torch.from_numpy(np.ascontiguousarray(self.unit[k]))[None]
@@ -117,6 +114,10 @@ class VolumeWork(Work):
                 f"Expected a recipe that keeps the size of slices {tuple(picture.shape[-2:])}, got {size}; "
                 "volumes keep their grid."
             )
+        if self.task.options.views and self.task.options.truth:
+            with torch.no_grad():
+                guess = found.likelihood.operator.guess(found.likelihood.y)[0]
+            self._seen[k] = guess.mean(0).cpu().numpy()
         return found
 
     def answer(self, pipeline: Pipeline, size: int, watch: Any, stop: Any) -> _VolumeAnswer:
@@ -139,7 +140,9 @@ class VolumeWork(Work):
                 if watch is not None:
                     total = progress.total * math.ceil(count / places)
                     at = progress.total * (ended // places) + progress.done
-                    watch(Steps(progress.step, min(at, total), total))
+                    x0 = progress.step.x0  # colours that a prior gives to grey slices are of no interest
+                    step = replace(progress.step, x0=x0.mean(1, keepdim=True).expand_as(x0))
+                    watch(Steps(step, min(at, total), total, progress.likelihood))
 
             measured = [self._measured(k, pipeline) for k in group]
             if places == 1:
@@ -154,6 +157,9 @@ class VolumeWork(Work):
                     _keep_slice(self.parts, k, done[k])
             if stop is not None and stop() and start + places < len(missing):
                 raise Stopped
+        if self.task.options.views and self.task.options.truth:
+            for k in set(range(count)) - set(self._seen):  # restored by an earlier session
+                self._measured(k, pipeline)
         slices = [done[k] for k in range(count)]
         for piece in slices:
             self.notes += [note for note in piece.notes if note not in self.notes]
@@ -173,7 +179,16 @@ class VolumeWork(Work):
         grey = answer.samples.mean(1).numpy()  # the channels were equal; their answers are averaged
         values = grey if "npz" in self.wanted else np.stack([grey.mean(0), grey.std(0)])
         imagined = grey[:0] if answer.imagined is None else spread(answer.imagined)[None].numpy()
-        return _Slice(values, imagined, answer.figures, answer.notes)
+        figures = answer.figures
+        if answer.imagined is not None and "grayscale" in _kinds(self.recipe):
+            # colours are made up as well, but none is left in the mean
+            likelihood = answer.measurement.likelihood
+            plain = answer.samples.mean(1, keepdim=True).expand_as(answer.samples)
+            with torch.no_grad():
+                shares, parts = imagined_share(likelihood, plain.to(likelihood.y.device))
+            imagined = parts.mean(1).square().mean(0).sqrt()[None].cpu().numpy()
+            figures = figures | {"imagined": float(shares.mean())}
+        return _Slice(values, imagined, figures, answer.notes)
 
     def _whole(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
         return from_planes(pictures, self.volume.array.shape, self.axis)
@@ -213,7 +228,8 @@ class VolumeWork(Work):
             np.savez_compressed(self.place(folder, "samples.npz"), **arrays)
 
     def _derivation(self, recipe: Recipe) -> Derivation:
-        operator, method, n = recipe.operator.kind, recipe.method.kind, len(recipe.seeds)
+        operator, method, n = " ".join(_kinds(recipe)), recipe.method.kind, len(recipe.seeds)
+        operator = operator.replace("grayscale", "").strip() or "noise"  # which makes grey data of three channels
         what = "mean of " + f"{n} samples" if n > 1 else "one sample"
         text = (
             f"Preimage {version('preimage')}: {what} of {method} for {operator}, seeds {list(recipe.seeds)[:8]}, "
@@ -225,10 +241,49 @@ class VolumeWork(Work):
     def figures(self, answer: _VolumeAnswer) -> dict[str, float]:
         return answer.figures
 
+    def views(self, answer: _VolumeAnswer, folder: Path) -> list[dict[str, Any]]:
+        """The measurement as a picture, the mean, its maps and, of a simulation, the truth: int16, packed with gzip."""
+        n, span = len(self.recipe.seeds), np.float32(self.scale.span)
+        shown: list[dict[str, Any]] = []
+
+        def show(name: str, title: str, numbers: NDArray[Any], role: Literal["image", "overlay"] = "image") -> None:
+            shown.append(volume_view(name, title, numbers, self.volume, folder, role, packed=True))
+
+        if self.task.options.truth:
+            seen = self._physical(np.stack([self._seen[k] for k in range(len(self.unit))]))
+            show("before", "Measurement, simulated", seen)
+        else:
+            show("before", "Measurement", self.volume.array)
+        show("mean", f"Restored (mean of {n} samples)" if n > 1 else "Restored", self._physical(answer.mean))
+        if self.task.options.truth:
+            show("truth", "Reference", self.volume.array)
+        if n > 1:
+            show("spread", "Spread (standard deviation)", self._whole(answer.std) * span, "overlay")
+        if answer.imagined is not None:
+            show("imagined", "Imagined by the prior", self._whole(answer.imagined) * span, "overlay")
+        return shown
+
     def preview(self, answer: _VolumeAnswer) -> bytes:
         k = len(self.unit) // 2
         before, after = (torch.from_numpy(np.ascontiguousarray(p[k]))[None] for p in (self.unit, answer.mean))
         return png(pair(before, after, NOTICE))
+
+
+def read_volume(case: Case, on_gap: Literal["refuse", "slicewise"] = "refuse") -> Volume:
+    """The volume of a case that is no picture.
+
+    Raises:
+        ReadError: it cannot be read.
+    """
+    if case.kind != "dicom":
+        with _blaming_the_file():
+            return read_nifti(Path(case.files[0]))
+    with _blaming_the_file():
+        series = series_in([Path(name) for name in case.files]).series
+    if case.series >= len(series):
+        raise ReadError("Expected the series as it was found, got other files; start the run again.")
+    with _blaming_the_file():
+        return read_series(series[case.series], on_gap="error" if on_gap == "refuse" else "slicewise")
 
 
 @contextmanager
@@ -243,6 +298,12 @@ def _blaming_the_file() -> Iterator[None]:
             f"Expected a whole file of its kind, got one that makes no sense to its reader ({type(error).__name__}); "
             "get it again."
         ) from None
+
+
+def _kinds(recipe: Recipe) -> list[str]:
+    """The measurements that are made one after another."""
+    operator = recipe.operator
+    return [step.kind for step in (operator.steps if isinstance(operator, ComposedSpec) else (operator,))]
 
 
 def _sigma_in(recipe: Recipe, span: float) -> float | None:

@@ -26,7 +26,7 @@ from restoration.metrics import psnr, ssim
 from restoration.posterior import imagined_share
 from restoration.precision import Precision, resolve_precision
 from restoration.prior import Cost, Denoiser, Prior
-from restoration.recipe import Recipe
+from restoration.recipe import AnyModel, Recipe
 from restoration.result import Measurement, Report, Result
 
 # Pixels of all samples that one network call takes: more gains nothing on two cores and costs memory.
@@ -35,11 +35,24 @@ PIXELS_PER_CALL = 1_200_000
 
 @dataclass(frozen=True)
 class Progress:
-    """A step and how far the whole run is, over all groups of samples."""
+    """A step and how far the whole run is, over all groups of samples.
+
+    `likelihood` is that of the samples in `step`, None where they belong to several measurements.
+    """
 
     step: Step
     done: int
     total: int
+    likelihood: Likelihood | None = None
+
+    @torch.no_grad()
+    def residual_sigma(self) -> float | None:
+        """Of the clean estimates, in noise units, the mean over the samples of the step."""
+        if self.likelihood is None:
+            return None
+        found = self.step.found
+        held = self.likelihood if found is None else found.held(self.likelihood)
+        return float(held.residual_sigma(self.step.x0).mean())
 
 
 class RunDiverged(Diverged):
@@ -79,15 +92,19 @@ class Pipeline:
         device: torch.device | str = "cpu",
         precision: Precision = "auto",
         base: Path = Path(),
+        load: Callable[[AnyModel], Denoiser | Bridge | None] | None = None,
     ) -> "Pipeline":
-        """Check the recipe and load its prior; `base` is the folder that relative paths in the recipe refer to."""
+        """Check the recipe and load its prior; `base` is the folder that relative paths in the recipe refer to.
+
+        `load` gives the prior instead, for those who keep it.
+        """
         store, device = store or AssetStore(), torch.device(device)
         if device.type == "cuda" and not torch.cuda.is_available():
             raise RecipeError("Expected a CUDA device for --device cuda, found none; use --device cpu.")
         if problems := recipe.problems(store, base):
             raise NeedError(" ".join(problems))
         recipe = pin(recipe, base)
-        denoiser = recipe.model.load(store, device, precision)
+        denoiser = recipe.model.load(store, device, precision) if load is None else load(recipe.model)
         hashes = recipe.model.asset_hashes(store)
         # Only a network runs in anything but the state's own precision.
         actual = resolve_precision(precision, device) if hashes else "fp32"
@@ -184,7 +201,8 @@ class Pipeline:
                     if last.effective is not None:
                         particles.append(float(last.effective.min()))
                     if watch is not None:
-                        watch(Progress(last, number * last.total + last.index, len(groups) * last.total))
+                        at, end = number * last.total + last.index, len(groups) * last.total
+                        watch(Progress(last, at, end, measurement.likelihood))
                     if stop is not None and stop() and (last.index < last.total or number + 1 < len(groups)):
                         interrupted = True
                         break

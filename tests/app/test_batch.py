@@ -745,7 +745,7 @@ def test_unfit_outputs_fail_the_case_alone(tmp_path: Path) -> None:
     nifti(tmp_path / "in" / "v.nii", 1)
     outcome = run_batch(FAST, [tmp_path / "in"], tmp_path / "out", Options(output_types=("nifti",)))
     assert [case.state for case in outcome.cases] == ["failed", "done"]
-    assert "Expected an output type out of png, npz" in outcome.cases[0].message
+    assert "Expected an output type out of png, tiff, npz" in outcome.cases[0].message
 
 
 def test_several_inputs_keep_apart(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,20 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from app.answers import Speed
 from app.api import Desk, cancel
 from app.batch import Workers
 from app.cli import main
 from app.jobs import DiskRefuses, Job, JobStore, Request, Status, put
 from app.pictures import encode_png, read_picture
 from app.uploads import LIMITS
-from app.worker import Dispatcher, _do
+from app.worker import SPEED, Dispatcher, _do, _speed
 from restoration.assets import AssetStore
 from restoration.pipeline import Pipeline
-from restoration.recipe import Recipe
+from restoration.recipe import Recipe, TrainedPrior
 from tests.app.conftest import BLUR, smooth
 
 WIENER: dict[str, Any] = {
@@ -178,6 +181,63 @@ def test_a_job_from_upload_to_deletion(server: Server) -> None:
     assert server.client.delete(f"/api/v1/jobs/{job}").status_code == 204
     assert not (server.folder / job).exists()
     sentence(server.client.get(f"/api/v1/jobs/{job}"), 404)
+
+
+def test_what_a_page_shows_of_a_job(server: Server) -> None:
+    recipe = LONG | {"method": {"kind": "diffpir", "schedule": {"kind": "karras", "steps": 30}}, "seeds": [3, 5]}
+    options = {"views": True, "output_types": ["tiff"]}
+    answer = server.post([("files", ("a.png", picture()))], recipe=recipe, options=options)
+    root = answer.headers["location"]
+    assert server.client.get(f"{root}/live").status_code in (200, 204)
+    server.wait(answer.json()["id"], "done")
+    live = server.client.get(f"{root}/live")
+    assert (live.headers["content-type"], live.content[:2]) == ("image/jpeg", b"\xff\xd8")
+    points = server.client.get(f"{root}/trace").json()
+    assert points[-1]["step"] == points[-1]["steps"] == 30
+    assert points[-1]["residual_sigma"] > 0
+    assert [point["seconds"] for point in points] == sorted(point["seconds"] for point in points)
+
+    (case,) = server.client.get(f"{root}/views").json()
+    assert {"restored.tif", "std.png"} <= set(case["outputs"])
+    assert [view["name"] for view in case["views"]][:4] == ["before", "mean", "sample-1", "sample-2"]
+    for view in case["views"]:
+        file = server.client.get(f"{root}/views/{case['case']}/{view['file']}")
+        assert file.headers["content-type"] == "image/png"
+        assert file.headers["cache-control"].startswith("private")
+        assert Image.open(io.BytesIO(file.content)).size == (view["width"], view["height"])
+    for path in ("views.json", "..%2fviews.json", "none.png", "%2e%2e%2f%2e%2e%2frequest.json"):
+        sentence(server.client.get(f"{root}/views/{case['case']}/{path}"), 404)
+    assert server.client.get(f"{root}/cases").json() == [
+        {"number": 1, "name": "a.png", "kind": "picture", "folder": case["folder"], "bytes": len(picture())}
+    ]
+
+    packed = server.client.get(f"{root}/archive")
+    assert packed.headers["content-type"] == "application/zip"
+    assert packed.headers["content-disposition"].startswith("attachment")
+    listed = [entry["path"] for entry in server.client.get(f"{root}/files").json()]
+    with zipfile.ZipFile(io.BytesIO(packed.content)) as file:
+        assert (file.testzip(), sorted(file.namelist())) == (None, sorted(listed))
+        with server.client.stream("GET", f"{root}/files/{case['folder']}/restored.tif") as answer:
+            assert answer.headers["content-type"] == "image/tiff"
+            assert file.read(f"{case['folder']}/restored.tif") == answer.read()
+    assert server.client.get("/api/v1/speed").json()["seconds_per_call_megapixel"] is None  # not asked to try
+
+
+def test_jobs_are_listed_by_state(server: Server) -> None:
+    job = server.create("a.png")
+    server.wait(job, "done")
+    found = server.client.get("/api/v1/jobs", params={"state": ["done", "failed"], "limit": 1}).json()
+    assert found["jobs"][0]["id"] == job
+    assert found["total"] >= 1
+    first = found["jobs"][0]
+    assert (first["files"], first["pictured"], first["wait_seconds"]) == (1, True, None)
+    assert first["recipe"]["method"]["kind"] == "wiener"
+    assert not first["options"]["views"]
+    assert server.client.get("/api/v1/jobs", params={"state": "stopping"}).json() == {
+        "jobs": [], "total": 0, "waiting": 0,
+    }  # fmt: skip
+    assert "state" in sentence(server.client.get("/api/v1/jobs", params={"state": "asleep"}), 422)
+    sentence(server.client.get(f"/api/v1/jobs/{'0' * 16}/archive"), 404)
 
 
 def test_who_comes_back_gets_what_is_new(server: Server) -> None:
@@ -607,6 +667,51 @@ def test_old_jobs_are_deleted_however_many_wait(tmp_path: Path, monkeypatch: pyt
         assert time.monotonic() < until
         time.sleep(0.01)
     dispatcher.stop()
+
+
+def test_waiting_times_are_guessed_from_what_was_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("app.worker.time.monotonic", lambda: now[0])
+    store = JobStore(tmp_path)
+    under_way, *waiting = [store.create(Request.new(("inputs/images",), WIENER, {})) for _ in range(3)]
+    dispatcher = Dispatcher(store)
+    desk = Desk(dispatcher, AssetStore(), LIMITS)
+    for job in waiting:
+        dispatcher.add(job)
+
+    def waits() -> list[float | None]:
+        return [desk.info(job).wait_seconds for job in (under_way, *waiting)]
+
+    assert waits() == [None, 0.0, None]  # nothing was ever done here
+    dispatcher._begun, dispatcher._since = under_way.folder.name, 90.0
+    assert waits() == [None, None, None]
+    with under_way.hold():
+        under_way.set_status(Status(state="running", total=2, done=0, step=10, steps=20))
+        assert waits() == [None, 30.0, 70.0]  # 10 s for a quarter
+        dispatcher._took.extend([4.0, 8.0])
+        assert waits() == [None, 30.0, 36.0]
+        under_way.set_status(Status(state="running"))
+        assert waits() == [None, 0.0, 6.0]
+        now[0] = 92.0
+        assert waits() == [None, 4.0, 10.0]
+
+
+def test_the_worker_tries_the_prior_and_the_server_tells(tmp_path: Path, assets: Path) -> None:
+    model = TrainedPrior(name="tiny").load(AssetStore(assets), torch.device("cpu"), "fp32")
+    found = _speed(model, torch.device("cpu"))
+    assert found["seconds_per_call_megapixel"] > 0
+    assert found["device"].startswith("CPU, ")
+    dispatcher = Dispatcher(JobStore(tmp_path / "jobs"), prior="tiny")
+    assert dispatcher.speed() == {}
+    dispatcher.claim()
+    put(tmp_path / "jobs" / SPEED, json.dumps(found).encode())
+    assert Speed(**dispatcher.speed()).name == "cpu"
+    (tmp_path / "jobs" / SPEED).write_bytes(b"[")
+    assert dispatcher.speed() == {}
+    put(tmp_path / "jobs" / SPEED, json.dumps(found).encode())
+    os.close(dispatcher._lock)
+    Dispatcher(JobStore(tmp_path / "jobs")).claim()
+    assert dispatcher.speed() == {}  # of another start, maybe of another machine
 
 
 def test_a_queued_job_that_the_queue_does_not_have_can_be_withdrawn(tmp_path: Path) -> None:
