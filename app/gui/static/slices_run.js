@@ -86,7 +86,9 @@ export class Run {
     const failed = cases.filter((entry) => entry.state === "failed");
     const lines = [];
     if (state !== "done") {
-      lines.push(make("p", {}, message || (state === "failed" ? "The run failed." : "Stopped.")));
+      const kept = "Stopped. Slices that are done are kept; Continue goes on from there.";
+      const said = message.startsWith("Stopped on request") ? kept : message;
+      lines.push(make("p", {}, said || (state === "failed" ? "The run failed." : kept)));
       const go = () => this.resume();
       lines.push(make("button", { type: "button", onclick: go }, "Continue"));
     }
