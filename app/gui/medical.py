@@ -32,7 +32,7 @@ def build(desk: Desk, cache: Path) -> None:
     ]
     gr.HTML(BANNER, elem_id="research")
     with gr.Row(equal_height=False):
-        with gr.Column(scale=4, min_width=300):
+        with gr.Column(scale=4, min_width=300, elem_classes="pi-left"):
             gr.HTML('<h2 class="pi-step">1 Volume</h2>')
             file = gr.File(
                 label="DICOM series (.dcm or a zip), NIfTI (.nii, .nii.gz)",
@@ -122,7 +122,7 @@ def build(desk: Desk, cache: Path) -> None:
                 text_checked = gr.Checkbox(label="I have looked: no text is burned into the images")
             start = gr.Button("Reconstruct", variant="primary", interactive=False, elem_id="medical-start")
             reason = gr.HTML(line(NO_DATA), elem_id="medical-reason")
-        with gr.Column(scale=8, min_width=320):
+        with gr.Column(scale=8, min_width=320, elem_classes="pi-right"):
             viewer = SliceViewer(elem_id="slices", source=None, job="")
 
     form: dict[str, Any] = {

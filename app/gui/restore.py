@@ -42,6 +42,7 @@ def build(desk: Desk, cache: Path) -> None:
         cache: Gradio's folder of uploads, below which all files of the page lie.
     """
     size = gr.State(None)
+    kept = gr.State(False)  # whether a run file was just taken in, and away
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320, elem_classes="pi-left"):
             gr.HTML('<h2 class="pi-step">1 Your image</h2>')
@@ -62,27 +63,27 @@ def build(desk: Desk, cache: Path) -> None:
             quality = QualityForm(elem_id="quality")
             start = gr.Button("Restore", variant="primary", interactive=False, elem_id="start")
             reason = gr.HTML(_reason(_FIRST), elem_id="reason")
-        with gr.Column(scale=7, min_width=320):
+        with gr.Column(scale=7, min_width=320, elem_classes="pi-right"):
             result = ResultView(elem_id="result", tab="restore")
 
-    def take(path: str | None) -> tuple[Any, ...]:
-        """A file was chosen or taken away."""
+    def take(path: str | None, quiet: bool) -> tuple[Any, ...]:
+        """A file was chosen or taken away; `quiet` where what was said of it is to stay."""
+        empty = painter_of(None), ProblemForm(picture=None), QualityForm(picture=None), gr.skip(), False
         if path is None:
-            return None, _facts(_INVITE), painter_of(None), ProblemForm(picture=None), QualityForm(picture=None)
-        if path.lower().endswith(".json"):
-            with as_sentence():
-                wrong, right = forms_of(_run_file(Path(path)))
-            text = "Settings of an earlier run taken over. Now add its image here."
-            return None, _facts(text), painter_of(None), ProblemForm(value=wrong), QualityForm(value=right)
+            return None, gr.skip() if quiet else _facts(_INVITE), *empty
         try:
+            if path.lower().endswith(".json"):
+                wrong, right = forms_of(_run_file(Path(path)))
+                forms = ProblemForm(value=wrong, picture=None), QualityForm(value=right, picture=None)
+                text = _facts("Settings of an earlier run taken over. Now add its image here.")
+                return None, text, painter_of(None), *forms, gr.File(value=None), True
             shown = read_shown(Path(path))
         except PreimageError as error:
-            fault = _facts(plain(error), fault=True)
-            return None, fault, painter_of(None), ProblemForm(picture=None), QualityForm(picture=None)
+            return None, _facts(plain(error), fault=True), *empty
         found = {name: getattr(shown, name) for name in ("width", "height", "channels", "bits")}
         guess = _quietly(Path(path), desk)
         form = ProblemForm(picture=found) if guess is None else ProblemForm(picture=found, guess=guess)
-        return found, _facts(shown.facts), painter_of(shown), form, QualityForm(picture=found)
+        return found, _facts(shown.facts), painter_of(shown), form, QualityForm(picture=found), gr.skip(), False
 
     def check(found: Any, wrong: Any, painted: Any) -> tuple[Any, Any, Any]:
         """Whether everything is there for a run, and if not, what is missing."""
@@ -154,7 +155,7 @@ def build(desk: Desk, cache: Path) -> None:
 
     quick: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     latest: dict[str, Any] = {**quick, "trigger_mode": "always_last", "queue": False}
-    file.change(take, [file], [size, facts, painter, problem, quality], **latest)
+    file.change(take, [file, kept], [size, facts, painter, problem, quality, file, kept], **latest)
     gr.on([size.change, problem.change, quality.change], advise, [problem, quality, size], [problem, quality], **latest)
     gr.on(
         [size.change, problem.change, painter.change],

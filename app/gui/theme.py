@@ -1,5 +1,7 @@
 """How the page looks: colours of at least 4.5 to 1 on their ground, light and dark, and no font from elsewhere."""
 
+from pathlib import Path
+
 import gradio as gr
 from gradio.themes.utils import colors
 
@@ -66,6 +68,10 @@ CSS = """
 #pi-header span { color: var(--body-text-color-subdued); font-size: 0.9rem; }
 :root .pi-step { font-size: 1.05rem; font-weight: 650; margin: 4px 0 0; }
 :root .pi-left { gap: 8px; }
+@media (min-width: 900px) {
+  /* the result stays in sight while somebody scrolls through the settings */
+  :root .pi-right { position: sticky; top: 8px; align-self: flex-start; }
+}
 :root .pi-left .html-container { padding: 0; }
 :root .pi-facts, :root .pi-reason { color: var(--body-text-color-subdued); min-height: 1.4em; margin: 0; }
 :root .pi-fault.pi-fault { color: var(--error-text-color); }
@@ -79,11 +85,17 @@ footer { display: none !important; }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important; transition: none !important; } }
 """
 
-HEAD = """
+_STATIC = sorted(path.name for path in Path(__file__).with_name("static").iterdir())
+
+HEAD = (
+    """
 <meta name="description" content="Images that could have made a measurement. Research use only.">
 <meta name="color-scheme" content="light dark">
 <link rel="icon" href="data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Crect \
 width='16' height='16' rx='3' fill='%230f766e'/%3E%3Cpath d='M5 13V3h4a3 3 0 0 1 0 6H5' fill='none' stroke='white' \
 stroke-width='2'/%3E%3C/svg%3E">
-<script type="module" src="static/shell.js"></script>
 """
+    # at once, so that nothing is shown unstyled
+    + "".join(f'<link rel="stylesheet" href="static/{name}">' for name in _STATIC if name.endswith(".css"))
+    + '<script type="module" src="static/shell.js"></script>'
+)

@@ -189,6 +189,7 @@ def test_t09_page_client_and_command_line_give_the_same_bytes(opened: Page, gui:
     assert from_cli.read_bytes() == from_client
     put_file(opened, tmp_path / "run.json")  # a run file on the page brings its settings
     expect(opened.locator("#facts")).to_contain_text("Settings of an earlier run")
+    opened.locator("#file input[type=file]").wait_for(state="attached")  # the run file is taken away by itself
     put_file(opened, source)
     expect(opened.locator("#facts")).to_contain_text("64 × 64")
     expect(opened.locator("#start")).to_be_enabled()

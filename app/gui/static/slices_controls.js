@@ -161,7 +161,7 @@ export class Controls {
     const hide = make("button", { type: "button", title: "Key H", onpointerdown: hold, onpointerup: release, onpointerleave: release }, "Hold to hide (H)");
     this.legend = make("canvas", { class: "pi-sl-legend", width: 256, height: 1, "aria-hidden": "true" });
     this.ends = [make("span"), make("span"), make("span")];
-    this.colourBar = make("div", { class: "pi-sl-colours", role: "img" }, this.legend, make("div", {}, ...this.ends));
+    this.colourBar = make("div", { class: "pi-sl-colours", role: "img", "aria-label": "Colour scale" }, this.legend, make("div", {}, ...this.ends));
     this.names = make("div", { class: "pi-sl-names" });
     this.meaning = make("p", { class: "pi-sl-meaning" });
     Object.assign(this, { kinds, maps, mapsLabel });
