@@ -1,15 +1,18 @@
 """The page beside the API, in one app: Gradio's part, with nothing of this machine to give away."""
 
+import contextlib
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
 from starlette.routing import Mount
+from starlette.types import Lifespan
 
 from app.api import Desk
 from app.jobs import disk_refuses
@@ -18,9 +21,11 @@ if TYPE_CHECKING:
     import gradio as gr
 
 FOLDER = ".page"
-"""In the store's folder: what the page keeps for a while. Emptied when a server starts."""
+"""In the store's folder: what the page keeps for a while. Emptied when a server starts, and when it ends in order."""
 
-_OURS = re.compile(r"^/(?!api/|healthz$|sign-(?:in|out)$)(?P<path>.*)$")
+_UNUSED = r"gradio_api/(?:component_server|deep_link|process_recording|proxy=|stream/)"
+_OURS = re.compile(rf"^/(?!api/|healthz$|sign-(?:in|out)$|{_UNUSED})(?P<path>.*)$")
+"""What goes to Gradio, without what no widget of the page needs and that writes files or runs programs."""
 
 
 def prepare(store: Path) -> None:
@@ -75,7 +80,7 @@ def mount(app: FastAPI, make: "Callable[[Desk], gr.Blocks]", looks: dict[str, An
         footer_links=[],
         run_history=False,
         allowed_paths=[],
-        show_error=True,
+        show_error=False,  # but what we say ourselves: Gradio's own errors name paths
         max_file_size=desk.limits.bytes,
         ssr_mode=False,
         enable_monitoring=False,
@@ -88,9 +93,23 @@ def mount(app: FastAPI, make: "Callable[[Desk], gr.Blocks]", looks: dict[str, An
     # take any path of this machine for an upload, and give any file that a function names.
     page.has_launched = page.is_running = True
     safehttpx.async_validate_url = _nowhere  # all that Gradio fetches for a client goes through this
+    app.router.lifespan_context = _emptied(app.router.lifespan_context, desk.dispatcher.store.root.absolute() / FOLDER)
     mounted = app.router.routes[-1]
     assert isinstance(mounted, Mount)
     mounted.path_regex = _OURS  # what the API does not know it says itself
+
+
+def _emptied(inner: Lifespan[Any], root: Path) -> Lifespan[Any]:
+    """The same lifespan, at whose end uploads and what was made of them are no longer on the disk."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[Any]:
+        async with inner(app) as state:
+            yield state
+        os.chdir(root.parent)
+        await run_in_threadpool(shutil.rmtree, root, True)
+
+    return lifespan
 
 
 async def _nowhere(hostname: str) -> str:

@@ -13,6 +13,7 @@ from app.desk import Desk
 from app.intake import ATTACHED, IMAGES, submit
 from app.jobs import disk_refuses
 from app.uploads import FILES, Form, Refused, plain_name
+from operators.errors import ReadError
 from restoration.pipeline import with_seeds
 from restoration.recipe import Recipe
 
@@ -89,6 +90,21 @@ def unpacked(recipe: Any) -> Any:
     if isinstance(recipe, list):
         return [unpacked(value) for value in recipe]
     return recipe.removeprefix(f"{ATTACHED}/") if isinstance(recipe, str) else recipe
+
+
+def uploaded(given: str, cache: Path) -> Path:
+    """The file of a name that a browser sent, which must be an upload below Gradio's folder.
+
+    Raises:
+        ReadError: it is anything else.
+    """
+    try:
+        path = Path(given).resolve()
+        if path.is_relative_to(cache.resolve()) and path.is_file():
+            return path
+    except (OSError, ValueError):  # a name that is too long, or has a NUL byte
+        pass
+    raise ReadError("Expected a file that was uploaded here, got another; choose it again.")
 
 
 def _place(file: Path, place: Path) -> None:

@@ -1,5 +1,6 @@
 """Named endpoints for `gradio_client`: the jobs of the page, with files in and out. The HTTP API is the fuller one."""
 
+import contextlib
 import json
 import secrets
 import shutil
@@ -26,6 +27,7 @@ from restoration.pipeline import with_seeds
 from restoration.recipe import Recipe, preset_names, read_recipe
 
 _EVERY = 0.2
+_KEPT = 3600  # seconds for which an answer can be fetched
 
 
 def build(desk: Desk, cache: Path) -> None:
@@ -50,16 +52,16 @@ def build(desk: Desk, cache: Path) -> None:
             recipe, attached = _asked(preset, operator, mask, int(steps), int(seed), int(samples))
             options = Options(views=True).model_dump(mode="json")
             name = begin(desk, [Path(file)], recipe.model_dump(mode="json"), options, attached)
-        job = desk.find(name)
-        try:
-            while (status := job.status()).state not in ENDED:
-                yield None, json.dumps({"job": name, **status.model_dump(mode="json")})
-                time.sleep(_EVERY)
-        except GeneratorExit:
-            job.request_stop()  # who asked for it is gone
-            raise
         with as_sentence():
-            yield _answer(job, cache)
+            job = desk.find(name)
+            try:
+                while (status := job.status()).state not in ENDED:
+                    yield None, json.dumps({"job": name, **status.model_dump(mode="json")})
+                    time.sleep(_EVERY)
+            except GeneratorExit:
+                job.request_stop()  # who asked for it is gone
+                raise
+            yield _answer(job, cache / "answers")
 
     def estimate(operator: str, preset: str, width: float, height: float) -> dict[str, Any]:
         """How many network calls a preset makes for a picture of that size."""
@@ -136,15 +138,19 @@ def _asked(
         raise RecipeError("Expected an operator as 'operators' describes them, got another; correct it.") from error
 
 
-def _answer(job: Job, cache: Path) -> tuple[str | None, str]:
-    """The restored file, under a name that only who asked knows, and the report."""
+def _answer(job: Job, answers: Path) -> tuple[str | None, str]:
+    """The restored file, under a name that only who asked knows, and the report; earlier ones go after a while."""
     outcomes = [Outcome.model_validate(event["outcome"]) for event in job.journal() if event.get("event") == "case"]
     if not outcomes or outcomes[-1].state == "failed":
         raise PreimageError(outcomes[-1].message if outcomes else job.status().message or "The run ended early.")
     files = [path for path in job.files() if path.name.startswith("restored.") and path.suffix != ".json"]
     if not files:
         return None, outcomes[-1].model_dump_json()
-    place = cache / secrets.token_hex(16)
-    place.mkdir(mode=0o700)
+    for old in answers.glob("*"):
+        with contextlib.suppress(OSError):  # another call takes it away
+            if old.stat().st_mtime < time.time() - _KEPT:
+                shutil.rmtree(old)
+    place = answers / secrets.token_hex(16)
+    place.mkdir(parents=True, mode=0o700)
     shutil.copyfile(job.folder / files[0], place / files[0].name)
     return str(place / files[0].name), outcomes[-1].model_dump_json()

@@ -2,8 +2,10 @@
 
 import contextlib
 import logging
+import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import gradio as gr
 
@@ -16,7 +18,10 @@ def plain(error: BaseException) -> str:
     """The sentence of an error without folders of this machine."""
     if not isinstance(error, PreimageError):
         return f"Something unforeseen went wrong ({type(error).__name__}); the server's log says where."
-    return re.sub(r"(?<![\w.:])/(?:[^\s/'\",;]+/)+", "", " ".join(str(error).split()))
+    text = " ".join(str(error).split())
+    if uploads := os.environ.get("GRADIO_TEMP_DIR"):  # first, as the store's folder may have a name with spaces
+        text = re.sub(re.escape(str(Path(uploads).parents[1])) + r"/(?:[^\s/'\",;]+/)*", "", text)
+    return re.sub(r"(?<![\w.:])/(?:[^\s/'\",;]+/)+", "", text)
 
 
 @contextlib.contextmanager

@@ -105,8 +105,9 @@ def build(desk: Desk, cache: Path) -> None:
                     elem_id="medical-types",
                 )
                 with gr.Row():
-                    low = gr.Number(label="Black is", value=None, placeholder="automatic", min_width=120)
-                    high = gr.Number(label="White is", value=None, placeholder="automatic", min_width=120)
+                    # a field for numbers that is empty says 0 as soon as it is seen
+                    low = gr.Textbox(label="Black is", placeholder="automatic", max_lines=1, min_width=120)
+                    high = gr.Textbox(label="White is", placeholder="automatic", max_lines=1, min_width=120)
                 on_gap = gr.Radio(
                     [("Refuse", "refuse"), ("Restore slice by slice", "slicewise")],
                     value="refuse",
@@ -150,8 +151,8 @@ def build(desk: Desk, cache: Path) -> None:
     gr.on(
         [file.upload, file.clear, file.delete], do.take, [file, loaded, *reading], [*changes, study, problem], **latest
     )
-    gr.on([series.input, labels.change, low.change, high.change, on_gap.change], do.reread, [loaded, series, *reading],
-          changes, **latest)  # fmt: skip
+    wished = [series.input, labels.change, low.change, high.change, on_gap.change]
+    gr.on(wished, do.reread, [file, loaded, series, *reading], changes, **latest)
     for name, button in buttons.items():
         button.click(
             lambda *given, name=name: do.phantom(name, *given),

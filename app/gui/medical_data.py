@@ -8,49 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import nibabel
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydicom import Dataset
 
 from app.inputs import Case, blamed, find_cases
 from app.jobs import disk_refuses
 from app.uploads import plain_name
 from app.volume_views import volume_view
 from app.work_volumes import read_volume
-from medical.deidentify import burned_in, clean_nifti, deidentify
-from medical.dicom import parse
-from medical.files import read_whole
+from medical.about import About, about_dicom, about_nifti
+from medical.deidentify import clean_nifti, deidentify
 from medical.intensity import Scale, planes, scale_of, through_axis
 from medical.volume import Volume
 from operators.errors import PreimageError, ReadError
 from operators.noise_level import estimate_sigma
 
 _RAW = (".npy", ".npz", ".h5", ".hdf5", ".cfl", ".mat")
-
-_ACQUISITION = {
-    "KVP": "Tube voltage (kV)",
-    "XRayTubeCurrent": "Tube current (mA)",
-    "ConvolutionKernel": "Kernel",
-    "SliceThickness": "Slice thickness (mm)",
-    "MagneticFieldStrength": "Field (T)",
-    "EchoTime": "Echo time (ms)",
-    "RepetitionTime": "Repetition time (ms)",
-    "InversionTime": "Inversion time (ms)",
-    "FlipAngle": "Flip angle (°)",
-    "ScanningSequence": "Sequence",
-}
-"""Numbers and codes of the acquisition; no free text, which may hold a name."""
-
-_IDENTIFYING = (
-    "PatientID PatientSex PatientAge PatientSize PatientWeight OtherPatientIDs PatientAddress PatientTelephoneNumbers "
-    "PatientComments EthnicGroup Occupation AdditionalPatientHistory AccessionNumber StudyID InstitutionName "
-    "InstitutionAddress InstitutionalDepartmentName StationName DeviceSerialNumber StudyDescription SeriesDescription "
-    "ProtocolName RequestedProcedureDescription PerformedProcedureStepDescription ImageComments StudyInstanceUID "
-    "SeriesInstanceUID SOPInstanceUID FrameOfReferenceUID"
-)
-_BY_NATURE = frozenset({"PN", "DA", "DT", "TM"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,8 +98,12 @@ def take_in(files: Sequence[Path], cache: Path, wishes: Wishes) -> Loaded:
 
 
 def again(loaded: Loaded, wishes: Wishes) -> Loaded:
-    """The same upload, read with other wishes."""
-    return _shown(loaded.folder, loaded.cases, wishes)
+    """The same upload, read with other wishes; what the viewer had of it before is gone."""
+    earlier = list(loaded.folder.glob("shown-*"))
+    taken = _shown(loaded.folder, loaded.cases, wishes)
+    for folder in earlier:
+        forget(folder)
+    return taken
 
 
 def forget(folder: Path | None) -> None:
@@ -202,15 +180,15 @@ def _shown(folder: Path, cases: tuple[Case, ...], wishes: Wishes) -> Loaded:
         shown.append(_labels(wishes.labels, volume, views))
     for view in shown:
         view["url"] = f"gradio_api/file={views / view['file']}"
-    dataset = _first(case) if case.kind == "dicom" else None
+    about = (about_dicom if case.kind == "dicom" else about_nifti)(Path(case.files[0]))
     steps = [step for a, step in enumerate(volume.spacing) if a != axis]
     return Loaded(
         folder=folder,
         cases=cases,
         case=case,
         views=tuple(shown),
-        facts=tuple(_facts(case, volume, scale, axis, dataset)),
-        hidden=tuple(_hidden(dataset) if dataset is not None else _hidden_nifti(Path(case.files[0]))),
+        facts=tuple(_facts(case, volume, scale, axis, about)),
+        hidden=about.hidden,
         notes=tuple(notes),
         unit=volume.unit,
         scale=scale,
@@ -218,7 +196,7 @@ def _shown(folder: Path, cases: tuple[Case, ...], wishes: Wishes) -> Loaded:
         plane=(pictures.shape[-2], pictures.shape[-1]),
         pixel=(steps[0], steps[1]),
         sigma=_noise(scale, pictures),
-        modality="" if dataset is None else str(dataset.get("Modality", "")),
+        modality=about.modality,
     )
 
 
@@ -256,15 +234,15 @@ def _noise(scale: Scale, pictures: NDArray[Any]) -> float | None:
 # what is said
 
 
-def _facts(case: Case, volume: Volume, scale: Scale, axis: int, dataset: Dataset | None) -> Iterable[tuple[str, str]]:
+def _facts(case: Case, volume: Volume, scale: Scale, axis: int, about: About) -> Iterable[tuple[str, str]]:
     size = " × ".join(map(str, volume.array.shape))
     steps = " × ".join(f"{step:.4g}" for step in volume.spacing)
     yield "Size", f"{size} voxels"
     yield "Voxel", f"{steps} mm"
     unit = volume.unit
-    if dataset is not None and dataset.get("Modality") == "CT" and unit != "HU":
+    if about.modality == "CT" and unit != "HU":
         unit = "a.u. (no HU calibration in the file)"
-    elif dataset is None:
+    elif case.kind != "dicom":
         unit = f"{unit} (NIfTI does not say)"
     array = np.abs(volume.array) if np.iscomplexobj(volume.array) else volume.array
     yield "Numbers", f"{float(array.min()):.5g} to {float(array.max()):.5g} {unit}"
@@ -275,38 +253,7 @@ def _facts(case: Case, volume: Volume, scale: Scale, axis: int, dataset: Dataset
     yield "Black and white", f"{scale.low:.5g} to {scale.high:.5g} {volume.unit} for the method (Options)"
     if not volume.regular:
         yield "Slices", "uneven: each is restored by itself, places between them are not right in the viewer"
-    for keyword, name in _ACQUISITION.items() if dataset is not None else ():
-        assert dataset is not None
-        value = dataset.get(keyword)
-        if value not in (None, ""):
-            yield name, "\\".join(map(str, value)) if isinstance(value, list) else str(value)[:40]
-
-
-def _first(case: Case) -> Dataset:
-    return parse(read_whole(Path(case.files[0]))[0])
-
-
-def _hidden(dataset: Dataset) -> list[str]:
-    """Names of the elements of an image that say who, where and when."""
-    found = {
-        element.keyword
-        for element in dataset.iterall()
-        if element.keyword and element.value and (element.VR in _BY_NATURE or element.keyword in _IDENTIFYING.split())
-    }
-    private = sum(element.tag.is_private for element in dataset.iterall())
-    text = ["possibly text in the pixels"] if burned_in(dataset) else []
-    return [*sorted(found), *([f"{private} private elements"] if private else []), *text]
-
-
-def _hidden_nifti(path: Path) -> list[str]:
-    try:
-        header: Any = nibabel.load(path).header
-    except Exception:  # it was read before; what is odd about its header was said then
-        return []
-    texts = [name for name in ("descrip", "aux_file", "intent_name", "db_name") if name in header]
-    found = [name for name in texts if bytes(header[name].tobytes()).strip(b"\0 ")]
-    extensions = len(getattr(header, "extensions", ()))
-    return [*found, *([f"{extensions} extensions"] if extensions else []), "the file's name"]
+    yield from about.acquisition
 
 
 def _link(file: Path, place: Path) -> None:

@@ -1,6 +1,7 @@
 """What the Medical tab does when somebody does something."""
 
 import html
+import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import gradio as gr
 from pydantic import ValidationError
 
 from app.desk import Desk
-from app.gui.begin import begin
+from app.gui.begin import begin, uploaded
 from app.gui.faults import as_sentence, plain
 from app.gui.medical_data import Loaded, Wishes, again, forget, sources, take_in
 from app.gui.medical_recipe import (
@@ -27,7 +28,7 @@ from app.gui.medical_recipe import (
 )
 from app.gui.slices import SliceViewer
 from medical.phantoms import write_head, write_torso
-from operators.errors import PreimageError, ReadError, RecipeError
+from operators.errors import PreimageError, RecipeError
 
 PHANTOMS: dict[str, tuple[str, Callable[[Path], list[Path]], dict[str, Any]]] = {
     "ct": ("Phantom CT, 60 views", write_torso, {"problem": "ct", "sigma": 0.02}),
@@ -72,10 +73,7 @@ class Handlers:
 
     def inside(self, given: str) -> Path:
         """A file that the page names, which must have been uploaded to it."""
-        path = Path(given).resolve()
-        if not path.is_relative_to(self.cache.resolve()) or not path.is_file():
-            raise ReadError("Expected a file that was uploaded here, got another; choose it again.")
-        return path
+        return uploaded(given, self.cache)
 
     def wishes(self, segmentation: str | None, black: Any, white: Any, gap: Any, *, chosen: Any = None) -> Wishes:
         return Wishes(
@@ -86,10 +84,13 @@ class Handlers:
         )
 
     def accept(self, before: Loaded | None, read: Callable[[], Loaded], *, fresh: bool) -> tuple[Any, ...]:
-        """What a volume changes on the page; a refusal takes the old one away."""
+        """What a volume changes on the page; a refusal of other files takes the old one away."""
         try:
             taken = read()
         except PreimageError as error:
+            if before is not None and not fresh:  # what was refused are wishes; the volume is as good as it was
+                kept = gr.update(value=before.cases.index(before.case))
+                return before, line(plain(error), fault=True), kept, gr.skip(), gr.skip(), gr.skip()
             drop(before)
             return _nothing(line(plain(error), fault=True))
         if before is not None and before.folder != taken.folder:
@@ -117,11 +118,11 @@ class Handlers:
             read = lambda: take_in([self.inside(f) for f in files], self.cache, self.wishes(*rest))  # noqa: E731
             return *self.accept(before, read, fresh=True), False, "noise"
 
-    def reread(self, before: Loaded | None, chosen: Any, *rest: Any) -> tuple[Any, ...]:
-        """Another volume of the same files, or other wishes."""
+    def reread(self, files: list[str] | None, before: Loaded | None, chosen: Any, *rest: Any) -> tuple[Any, ...]:
+        """Another volume of the same files, or other wishes, with which files may be read that were refused."""
         with as_sentence():
             if before is None:
-                return (gr.skip(),) * 6
+                return self.take(files, None, *rest)[:6] if files else (gr.skip(),) * 6
             return self.accept(before, lambda: again(before, self.wishes(*rest, chosen=chosen)), fresh=False)
 
     def phantom(self, name: str, before: Loaded | None, *rest: Any) -> tuple[Any, ...]:
@@ -172,7 +173,11 @@ class Handlers:
             options = options_of(asked, able, _window(black, white), gaps, device)
             files = sources(taken, nameless=bool(hidden), text_checked=bool(seen))
             values_of = (recipe.model_dump(mode="json"), options.model_dump(mode="json"))
-            return SliceViewer(job=begin(self.desk, files, *values_of, attached))
+            try:
+                return SliceViewer(job=begin(self.desk, files, *values_of, attached))
+            finally:
+                if hidden:
+                    forget(files[0].parent)  # copies, of which the job has its own
 
 
 def _nothing(said: str) -> tuple[Any, ...]:
@@ -225,11 +230,19 @@ def _usual(problem: str, taken: Loaded | None) -> float:
 
 
 def _window(black: Any, white: Any) -> tuple[float, float] | None:
-    if black is None and white is None:
+    """What two fields say, which are empty or hold a number as text."""
+    given = ["" if value is None else str(value).strip() for value in (black, white)]
+    if given == ["", ""]:
         return None
-    if black is None or white is None:
+    if "" in given:
         raise RecipeError("Expected both black and white in Options, or neither; fill in the other.")
-    return float(black), float(white)
+    try:
+        low, high = map(float, given)
+    except ValueError:
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise RecipeError("Expected numbers for black and white in Options, white the larger; got others; change them.")
+    return low, high
 
 
 def _speed(desk: Desk) -> float | None:

@@ -3,6 +3,7 @@
 import html
 import json
 import secrets
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from app.desk import Desk
-from app.gui.begin import again, begin
+from app.gui.begin import again, begin, uploaded
 from app.gui.faults import as_sentence, plain
 from app.gui.form import ProblemForm, advise, files_of, forms_of, recipe_of
 from app.gui.painter import MaskPainter, marked_equal, mask_file
@@ -66,6 +67,7 @@ def build(desk: Desk, cache: Path) -> None:
         with gr.Column(scale=7, min_width=320, elem_classes="pi-right"):
             result = ResultView(elem_id="result", tab="restore")
 
+    @as_sentence()
     def take(path: str | None, quiet: bool) -> tuple[Any, ...]:
         """A file was chosen or taken away; `quiet` where what was said of it is to stay."""
         empty = painter_of(None), ProblemForm(picture=None), QualityForm(picture=None), gr.skip(), False
@@ -81,10 +83,17 @@ def build(desk: Desk, cache: Path) -> None:
         except PreimageError as error:
             return None, _facts(plain(error), fault=True), *empty
         found = {name: getattr(shown, name) for name in ("width", "height", "channels", "bits")}
-        guess = _quietly(Path(path), desk)
-        form = ProblemForm(picture=found) if guess is None else ProblemForm(picture=found, guess=guess)
-        return found, _facts(shown.facts), painter_of(shown), form, QualityForm(picture=found), gr.skip(), False
+        forms = ProblemForm(picture=found), QualityForm(picture=found)
+        return found, _facts(shown.facts), painter_of(shown), *forms, gr.skip(), False
 
+    def unasked(path: str | None, found: Any) -> Any:
+        """A guess that nobody asked for, after the picture is shown; none where it fails."""
+        try:
+            return ProblemForm(guess=suggest(Path(path), desk.assets)) if path and found else gr.skip()
+        except PreimageError:
+            return gr.skip()
+
+    @as_sentence()
     def check(found: Any, wrong: Any, painted: Any) -> tuple[Any, Any, Any]:
         """Whether everything is there for a run, and if not, what is missing."""
         missing = _missing(found, wrong, painted)
@@ -92,18 +101,19 @@ def build(desk: Desk, cache: Path) -> None:
         shown = gr.Column(visible=True if found else "hidden", elem_classes=[] if _paints(wrong) else ["pi-looking"])
         return gr.Button(interactive=not missing), _reason(missing), shown
 
+    @as_sentence()
     def run(path: str | None, found: Any, wrong: Any, right: Any, painted: Any) -> tuple[Any, Any]:
         """Begin to restore; what is in the way is said beside the button."""
         if (missing := _missing(found, wrong, painted)) or path is None:
             return gr.skip(), _reason(missing or _FIRST)
+        folder = cache / secrets.token_hex(16)
         try:
-            folder = cache / secrets.token_hex(16)
             folder.mkdir(mode=0o700)
             attachments: dict[str, Path] = {}
             if _paints(wrong):
                 attachments["mask.png"] = mask_file(painted, (found["height"], found["width"]), folder, cache)
             named = {given: f"attached-{k}{Path(given).suffix.lower()}" for k, given in enumerate(files_of(wrong))}
-            attachments |= {name: _inside(given, cache) for given, name in named.items()}
+            attachments |= {name: uploaded(given, cache) for given, name in named.items()}
             mask_name = "mask.png" if "mask.png" in attachments else None
             recipe, options = recipe_of(wrong, right, found, mask=mask_name, attachments=named)
             if not options.output_types and Path(path).suffix.lower() in (".tif", ".tiff"):
@@ -111,6 +121,8 @@ def build(desk: Desk, cache: Path) -> None:
             job = _begun(desk, restorable(Path(path), folder), recipe, options, attachments)
         except PreimageError as error:
             return gr.skip(), _reason(plain(error), fault=True)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)  # the job has files of its own
         return ResultView(job=job), _reason("")
 
     def equal(path: str | None, painted: Any) -> Any:
@@ -156,6 +168,7 @@ def build(desk: Desk, cache: Path) -> None:
     quick: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     latest: dict[str, Any] = {**quick, "trigger_mode": "always_last", "queue": False}
     file.change(take, [file, kept], [size, facts, painter, problem, quality, file, kept], **latest)
+    size.change(unasked, [file, size], [problem], **latest)
     gr.on([size.change, problem.change, quality.change], advise, [problem, quality, size], [problem, quality], **latest)
     gr.on(
         [size.change, problem.change, painter.change],
@@ -195,14 +208,6 @@ def _missing(found: Any, wrong: Any, painted: Any) -> str:
     return ""
 
 
-def _inside(given: str, cache: Path) -> Path:
-    """An upload that a form names, which must be one."""
-    path = Path(given).resolve()
-    if not path.is_relative_to(cache.resolve()) or not path.is_file():
-        raise ReadError("Expected a file that was uploaded here, got another; choose it again.")
-    return path
-
-
 def _run_file(path: Path) -> Recipe:
     """The recipe of a run file, or a recipe by itself.
 
@@ -215,14 +220,6 @@ def _run_file(path: Path) -> Recipe:
         return Recipe.model_validate(content.get("recipe", content))
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise ReadError("Expected a run file saved by this page, got another JSON file; choose another.") from error
-
-
-def _quietly(path: Path, desk: Desk) -> Any:
-    """A guess that nobody asked for; none where it fails."""
-    try:
-        return suggest(path, desk.assets)
-    except PreimageError:
-        return None
 
 
 # what is said

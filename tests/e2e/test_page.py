@@ -18,6 +18,7 @@ import pydicom
 import pytest
 import tifffile
 from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
 from PIL import Image
 from playwright.sync_api import BrowserContext, Page, expect
 
@@ -164,6 +165,7 @@ def test_t05_stop_keeps_what_there_is_and_goes_on(opened: Page, gui: Gui, tmp_pa
 def test_t06_reload_attaches_to_the_same_run(opened: Page) -> None:
     opened.locator("#sample-noisy").click()
     expect(opened.locator("#start")).to_be_enabled()
+    quick(opened)
     opened.locator("#start").click()
     opened.locator("#result .pi-live:not([hidden])").wait_for(timeout=LONG)
     job = job_of(opened)
@@ -199,6 +201,26 @@ def test_t09_page_client_and_command_line_give_the_same_bytes(opened: Page, gui:
     (path,) = [file["path"] for file in on_page if file["path"].endswith("restored.png")]
     assert gui.api.get(f"/api/v1/jobs/{job_of(opened)}/files/{path}").content == from_client
     assert recipe["seed"] == described["seeds"][0]
+
+
+def test_the_other_endpoints_answer_programs(gui: Gui, tmp_path: Path) -> None:
+    client = Client(gui.url, verbose=False, download_files=str(tmp_path / "client"))
+    assert client.predict("", "denoise", 192, 128, api_name="/estimate") == {
+        "calls": 20,
+        "vjps": 0,
+        "megapixels": 0.024576,
+    }
+    found = {kind["kind"] for kind in client.predict(api_name="/operators")}
+    assert {"blur", "inpainting", "ct", "mri"} <= found
+    noisy = noisy_png(tmp_path, 64)
+    Image.fromarray((crop(64) >> 8).astype(np.uint8)).save(tmp_path / "clean.png")
+    files = handle_file(str(noisy)), handle_file(str(tmp_path / "clean.png"))
+    scores = client.predict(*files, api_name="/metrics")
+    # noise of 0.05 has 26 dB; clipping takes a little of it away
+    assert 25.5 < scores["psnr"] < 27.5
+    assert 0 < scores["ssim"] < 1
+    with pytest.raises(AppError, match="Expected a preset out of"):
+        client.predict(files[0], None, "", "nothing", 0, 0, 1, api_name="/restore")
 
 
 def test_t10_two_people_wait_for_each_other_and_see_only_their_own(

@@ -283,6 +283,7 @@ def test_identities_can_be_taken_out_before_a_run(tmp_path: Path, desk: Desk, ca
     loaded = take_in(series(tmp_path / "in"), cache, Wishes())
     job = _begun(handlers, desk, loaded, hide=True, quality="quick")
     assert run_job(job).code == DONE
+    assert not list(loaded.folder.glob("nameless-*"))  # the job has its own
     for path in (*job.folder.rglob("slice-*.dcm"), *(job.folder / "inputs").rglob("*.dcm")):
         text = str(pydicom.dcmread(path))
         assert not any(secret in text for secret in SECRETS)
@@ -328,6 +329,40 @@ def test_a_new_upload_takes_the_old_one_off_the_disk(uploads: Path, cache: Path,
     assert second.folder.exists()
     handlers.take(None, second, None, None, None, "refuse")
     assert list(cache.iterdir()) == [uploads]
+
+
+def test_a_wish_that_is_refused_leaves_the_volume(tmp_path: Path, uploads: Path, handlers: Handlers) -> None:
+    path = str(nifti(uploads / "v.nii.gz"))
+    loaded = handlers.take([path], None, None, None, None, "refuse")[0]
+    for wishes, sentence in (
+        ((None, "-5", "", "refuse"), "fill in the other"),
+        ((None, "-5", "many", "refuse"), "Expected numbers"),
+        ((None, "0", "0", "refuse"), "white the larger"),
+        ((None, "nan", "inf", "refuse"), "Expected numbers"),
+        ((path + "x", None, None, "refuse"), "uploaded here"),
+    ):
+        kept, told, *_ = handlers.reread([path], loaded, None, *wishes)
+        assert kept is loaded
+        assert sentence in told
+    assert voxels(loaded).shape == (34, 36, 3)
+    again_read = handlers.reread([path], loaded, None, None, "-5", " 500 ", "refuse")[0]
+    assert (again_read.scale.low, again_read.scale.high) == (-5, 500)
+    assert voxels(again_read).shape == (34, 36, 3)
+    assert len(list(loaded.folder.glob("shown-*"))) == 1  # what was shown before is gone
+
+
+def test_files_that_were_refused_are_read_with_other_wishes(uploads: Path, handlers: Handlers) -> None:
+    files = series(uploads / "in", 5)
+    paths = [str(file) for file in (*files[:2], *files[3:])]
+    assert handlers.take(paths, None, None, None, None, "refuse")[0] is None
+    assert handlers.reread(paths, None, None, None, None, None, "slicewise")[0].slices == 4
+
+
+def test_a_name_that_is_no_upload_is_refused_in_a_sentence(cache: Path, handlers: Handlers) -> None:
+    for name in ("../" + "a" * 300, f"{cache}/{'b' * 300}", "\0", "/etc/passwd", str(cache)):
+        with pytest.raises(ReadError, match="Expected a file that was uploaded here") as caught:
+            handlers.inside(name)
+        assert str(cache) not in str(caught.value)
 
 
 def test_files_from_elsewhere_are_not_opened(tmp_path: Path, handlers: Handlers) -> None:

@@ -16,6 +16,7 @@ export function confirmDelete(job) {
     dialog.append(
       make("h3", { id: "pi-jobs-question" }, `Delete the run from ${clock(job.created)}?`),
       make("p", {}, "Its uploads, results and settings are removed from this machine. This cannot be undone."),
+      make("p", {}, "What was added on a page stays in the page's own cache for about a day, or until the server ends."),
       make("div", { class: "pi-jobs-tools" }, keep, remove),
     );
     dialog.addEventListener("close", () => {
