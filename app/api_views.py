@@ -53,7 +53,7 @@ def static(name: str, request: Request) -> Response:
 
 @router.get("/api/v1/speed", tags=["server"])
 def speed(here: Here) -> Speed:
-    """How fast the server's machine calls a network, as its worker found when it started."""
+    """How fast the server's machine calls a network, as its worker found when it last had nothing to do."""
     return Speed(**here.dispatcher.speed())
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from fastapi import Depends, Request
 from fastapi import Path as InPath
 
@@ -21,6 +22,11 @@ from restoration.assets import AssetStore
 
 MOST_WAITING = 1000
 """Jobs in the queue; more are refused until some have ended."""
+
+
+def device_here() -> str:
+    """Where jobs of the page are run: on a GPU, if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @dataclass

@@ -2,8 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import Field, Json, ValidationError, model_validator
@@ -14,7 +13,7 @@ from app.options import Options
 from app.run import chosen_seeds
 from app.uploads import FILES, Form
 from operators.errors import RecipeError
-from operators.spec import DataRef, Spec
+from operators.spec import Spec, data_refs
 from restoration.assets import AssetStore
 from restoration.pipeline import with_seeds
 from restoration.recipe import Recipe, Seed, preset_names, read_recipe
@@ -78,10 +77,10 @@ def _asked_for(form: Form, attached: Path, assets: AssetStore) -> tuple[dict[str
             for fault in error.errors()[:5]
         )
         raise RecipeError(f"Expected a valid job, got: {faults}; correct these fields.") from error
-    recipe = asked.recipe if asked.recipe is not None else _preset(asked.preset or "")
+    recipe = asked.recipe if asked.recipe is not None else shipped(asked.preset or "")
     given = () if asked.seed is None else (asked.seed,)
     recipe = with_seeds(recipe, chosen_seeds(recipe.seeds, given, asked.samples))
-    for ref in _files(recipe):
+    for ref in data_refs(recipe):
         if ref is recipe.model or not ref.path.lower().endswith(_DATA):
             raise RecipeError("Expected pictures or NumPy arrays as attachments, got another file; leave it out.")
         if ref.path not in form.attachments:
@@ -92,21 +91,26 @@ def _asked_for(form: Form, attached: Path, assets: AssetStore) -> tuple[dict[str
     return _moved(pinned.model_dump(mode="json"), moved), options
 
 
-def _preset(name: str) -> Recipe:
+def shipped(name: str) -> Recipe:
+    """A recipe that ships with the program.
+
+    Raises:
+        RecipeError: there is none of that name; nothing else is looked up on the disk.
+    """
     if name not in preset_names():  # `read_recipe` would also read files of this machine
         raise RecipeError(f"Expected a preset out of {', '.join(preset_names())}; got another; choose one of them.")
     return read_recipe(name)[0]
 
 
-def _files(spec: Spec) -> Iterator[DataRef]:
-    """All files that a description names."""
-    if isinstance(spec, DataRef):
-        yield spec
-    for field in type(spec).model_fields:
-        value = getattr(spec, field)
-        for part in value if isinstance(value, tuple) else (value,):
-            if isinstance(part, Spec):
-                yield from _files(part)
+def by_name(values: Any) -> Any:
+    """The JSON of a job's recipe whose files go by their own names, as when they were attached."""
+    if isinstance(values, dict):
+        return {key: _last(value) if key == "path" else by_name(value) for key, value in values.items()}
+    return [by_name(value) for value in values] if isinstance(values, list) else values
+
+
+def _last(path: Any) -> Any:
+    return PurePosixPath(path).name if isinstance(path, str) else path
 
 
 def _moved(values: Any, places: dict[str, str]) -> Any:

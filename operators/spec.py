@@ -2,6 +2,7 @@
 
 import hashlib
 import types
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -168,6 +169,17 @@ def _file_digest(path: Path) -> str:
 def _unreadable(path: Path, error: OSError | ValueError) -> ReadError:
     reason = error.strerror if isinstance(error, OSError) else error
     return ReadError(f"Expected a readable file at {path!s}, got '{reason or error}'; check the path in the recipe.")
+
+
+def data_refs(spec: Spec) -> Iterator[DataRef]:
+    """All files that a description names, wherever in it."""
+    if isinstance(spec, DataRef):
+        yield spec
+    for name in type(spec).model_fields:
+        value = getattr(spec, name)
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, Spec):
+                yield from data_refs(part)
 
 
 def pin(spec: _S, base: Path) -> _S:

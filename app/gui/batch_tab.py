@@ -7,15 +7,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import gradio as gr
-import torch
 from pydantic import ValidationError
 
-from app.api import Desk
+from app.desk import Desk, device_here
 from app.gui.begin import begin
 from app.gui.faults import as_sentence, plain
 from app.gui.widget import Widget
 from app.inputs import kind_of
-from app.intake import ATTACHED
+from app.intake import ATTACHED, shipped
 from app.options import Options
 from app.uploads import plain_name
 from operators.errors import PreimageError, ReadError, RecipeError
@@ -142,10 +141,7 @@ def from_preset(name: str) -> Chosen:
     Raises:
         RecipeError: there is none of that name.
     """
-    if name not in preset_names():  # `read_recipe` would also read files of this machine
-        raise RecipeError(f"Expected a preset out of {', '.join(preset_names())}; got another; choose one of them.")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Chosen(recipe=read_recipe(name)[0], options=Options(device=device), origin="preset")
+    return Chosen(recipe=shipped(name), options=Options(device=device_here()), origin="preset")
 
 
 def from_restore(value: Any) -> Chosen:

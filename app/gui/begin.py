@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from app.desk import Desk
-from app.intake import ATTACHED, IMAGES, submit
+from app.intake import ATTACHED, IMAGES, by_name, submit
 from app.jobs import disk_refuses
 from app.uploads import FILES, Form, Refused, plain_name
 from operators.errors import ReadError
@@ -74,22 +74,13 @@ def again(desk: Desk, name: str, samples: int) -> str:
     """
     job = desk.find(name)
     request = job.request
-    recipe = Recipe.model_validate(unpacked(request.recipe))
+    recipe = Recipe.model_validate(by_name(request.recipe))
     seeds = tuple(range(recipe.seeds[0], recipe.seeds[0] + samples))
     images, attached = job.folder / IMAGES, job.folder / ATTACHED
     files = sorted(images.iterdir()) if images.is_dir() else []
     attachments = {path.name: path for path in attached.iterdir()} if attached.is_dir() else {}
     described = with_seeds(recipe, seeds).model_dump(mode="json")
     return begin(desk, files, described, request.options, attachments)
-
-
-def unpacked(recipe: Any) -> Any:
-    """The recipe of a job with its files under the names that they were attached by."""
-    if isinstance(recipe, dict):
-        return {key: unpacked(value) for key, value in recipe.items()}
-    if isinstance(recipe, list):
-        return [unpacked(value) for value in recipe]
-    return recipe.removeprefix(f"{ATTACHED}/") if isinstance(recipe, str) else recipe
 
 
 def uploaded(given: str, cache: Path) -> Path:

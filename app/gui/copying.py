@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from app.intake import IMAGES
+from app.intake import IMAGES, by_name
 from app.jobs import Job
 from app.options import Options
 from operators.errors import PreimageError
-from operators.spec import DataRef, Spec
+from operators.spec import data_refs
 from restoration.assets import AssetStore
 from restoration.recipe import Recipe
 
@@ -44,9 +44,9 @@ def commands(job: Job, address: str, *, token: bool = False, store: AssetStore |
         PreimageError: the job is damaged, or its inputs were deleted.
     """
     request = job.request
-    recipe = Recipe.model_validate(_by_name(request.recipe))
+    recipe = Recipe.model_validate(by_name(request.recipe))
     options = Options.model_validate(request.options)
-    inputs, attached = _inputs(job, request.inputs), _files(recipe)
+    inputs, attached = _inputs(job, request.inputs), list(dict.fromkeys(ref.path for ref in data_refs(recipe)))
     beside = [*inputs, *attached]
     return {
         "python": _python(recipe, options, inputs, beside),
@@ -150,28 +150,6 @@ def _run_file(job: Job, recipe: Recipe, options: Options, inputs: list[str], sto
 
 
 # names
-
-
-def _by_name(values: Any) -> Any:
-    """A recipe whose files are named as a person has them, without folders of this machine."""
-    if isinstance(values, dict):
-        return {key: _named(value) if key == "path" else _by_name(value) for key, value in values.items()}
-    return [_by_name(value) for value in values] if isinstance(values, list) else values
-
-
-def _named(path: Any) -> Any:
-    return PurePosixPath(path).name if isinstance(path, str) else path
-
-
-def _files(spec: Spec) -> list[str]:
-    """All files that a description names."""
-    found = [spec.path] if isinstance(spec, DataRef) else []
-    for name in type(spec).model_fields:
-        value = getattr(spec, name)
-        for part in value if isinstance(value, tuple) else (value,):
-            if isinstance(part, Spec):
-                found += _files(part)
-    return list(dict.fromkeys(found))
 
 
 def _inputs(job: Job, given: tuple[str, ...]) -> list[str]:

@@ -13,10 +13,11 @@ import gradio as gr
 import torch
 
 from app.answers import kinds_of
-from app.desk import Desk
+from app.desk import Desk, device_here
 from app.gui.begin import begin
 from app.gui.faults import as_sentence
 from app.gui.quality import calls_of
+from app.intake import shipped
 from app.jobs import ENDED, Job
 from app.options import Options, Outcome
 from app.pictures import read_picture
@@ -24,7 +25,7 @@ from operators import AnyOperator
 from operators.errors import PreimageError, RecipeError, ShapeError
 from restoration.metrics import psnr, ssim
 from restoration.pipeline import with_seeds
-from restoration.recipe import Recipe, preset_names, read_recipe
+from restoration.recipe import Recipe
 
 _EVERY = 0.2
 _KEPT = 3600  # seconds for which an answer can be fetched
@@ -50,7 +51,7 @@ def build(desk: Desk, cache: Path) -> None:
             if not file:
                 raise RecipeError("Expected a file to restore, got none; give one.")
             recipe, attached = _asked(preset, operator, mask, int(steps), int(seed), int(samples))
-            options = Options(views=True).model_dump(mode="json")
+            options = Options(device=device_here(), views=True).model_dump(mode="json")
             name = begin(desk, [Path(file)], recipe.model_dump(mode="json"), options, attached)
         with as_sentence():
             job = desk.find(name)
@@ -112,11 +113,9 @@ def build(desk: Desk, cache: Path) -> None:
 def _asked(
     preset: str, operator: str, mask: str | None, steps: int, seed: int, samples: int
 ) -> tuple[Recipe, dict[str, Path]]:
-    if preset not in preset_names():
-        raise RecipeError(f"Expected a preset out of {', '.join(preset_names())}; got another; choose one of them.")
     if not 1 <= samples <= 64 or not 0 <= seed < 2**31 or not 0 <= steps <= 10_000:
         raise RecipeError("Expected 1 to 64 samples, a seed below 2^31 and at most 10000 steps; got others.")
-    recipe = with_seeds(read_recipe(preset)[0], tuple(range(seed, seed + samples)))
+    recipe = with_seeds(shipped(preset), tuple(range(seed, seed + samples)))
     described = recipe.model_dump(mode="json")
     attached: dict[str, Path] = {}
     if operator.strip():

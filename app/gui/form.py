@@ -13,11 +13,11 @@ from app.gui.quality import Choice, QualityForm, calls_of, row_of
 from app.gui.schemas import label_of, some, title_of
 from app.gui.widget import Widget
 from app.options import Options, OutputType
-from operators import AnyOperator, DataRef, Gaussian, InpaintingSpec
+from operators import AnyOperator, Gaussian, InpaintingSpec
 from operators.errors import PreimageError, RecipeError
 from operators.kernels import Kernel, KernelFile
 from operators.masks import MaskFile
-from operators.spec import Need, Spec, kinds
+from operators.spec import Need, Spec, data_refs, kinds
 from restoration.assets import AssetStore
 from restoration.precision import Precision
 from restoration.recipe import NoPrior, Recipe, Seed, TrainedPrior
@@ -191,7 +191,7 @@ def recipe_of(
     except (ValidationError, RecursionError) as error:
         raise RecipeError(_faults(error)) from error
     allowed = {*attached.values(), *([mask] if mask else [])}
-    if any(ref.path not in allowed for ref in _data_refs(recipe.operator)):
+    if any(ref.path not in allowed for ref in data_refs(recipe.operator)):
         raise RecipeError("A file of these settings is not here. Choose the file again in step 2.")
     if chosen.quality != "custom":
         recipe = recipe.model_copy(update={"method": _choice(recipe, chosen.quality).at(_grain(recipe))})
@@ -331,16 +331,6 @@ def _paths(values: Any) -> Iterator[str]:
     if isinstance(values, list):
         for value in values:
             yield from _paths(value)
-
-
-def _data_refs(spec: Spec) -> Iterator[DataRef]:
-    if isinstance(spec, DataRef):
-        yield spec
-    for name in type(spec).model_fields:
-        value = getattr(spec, name)
-        for part in value if isinstance(value, tuple) else (value,):
-            if isinstance(part, Spec):
-                yield from _data_refs(part)
 
 
 def _depth(values: Any) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import gradio as gr
 from pydantic import ValidationError
 
-from app.desk import Desk
+from app.desk import Desk, device_here
 from app.gui.begin import begin, uploaded
 from app.gui.faults import as_sentence, plain
 from app.gui.medical_data import Loaded, Wishes, again, forget, sources, take_in
@@ -166,7 +166,7 @@ class Handlers:
             if asked.problem == "missing" and asked.hole == "file" and hole_file:
                 attached[f"mask{Path(hole_file).suffix.lower()}"] = self.inside(hole_file)
             recipe = recipe_of(asked, taken, self.desk.assets, next(iter(attached), ""))
-            device = str(self.desk.dispatcher.speed().get("name") or "cpu")
+            device = device_here()
             chosen = tuple(name for name in TYPES if name in (wanted or ()))
             able = chosen if taken.case.kind == "dicom" else tuple(name for name in chosen if name != "dicom")
             gaps: Literal["refuse", "slicewise"] = "slicewise" if gap == "slicewise" else "refuse"

@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.desk import Desk
+from app.desk import Desk, device_here
 from app.gui.begin import again, begin, uploaded
 from app.gui.faults import as_sentence, plain
 from app.gui.form import ProblemForm, advise, files_of, forms_of, recipe_of
@@ -187,7 +187,8 @@ def build(desk: Desk, cache: Path) -> None:
 
 
 def _begun(desk: Desk, file: Path, recipe: Recipe, options: Options, attachments: Mapping[str, Path]) -> str:
-    return begin(desk, [file], recipe.model_dump(mode="json"), options.model_dump(mode="json"), attachments)
+    asked = {**options.model_dump(mode="json"), "device": device_here()}
+    return begin(desk, [file], recipe.model_dump(mode="json"), asked, attachments)
 
 
 def _paints(wrong: Any) -> bool:

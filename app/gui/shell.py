@@ -6,13 +6,13 @@ from pathlib import Path
 import gradio as gr
 import torch
 
-from app.desk import Desk
+from app.desk import Desk, device_here
 from app.gui import batch_tab, compare, endpoints, help_tab, jobs_tab, medical, restore
 
 
 def device_line() -> str:
     """What restores here, in words."""
-    if torch.cuda.is_available():
+    if device_here() == "cuda":
         found = torch.cuda.get_device_properties(0)
         return f"{found.name}, {found.total_memory / 2**30:.0f} GiB"
     return f"CPU, {os.cpu_count()} cores"
