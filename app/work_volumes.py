@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from app.inputs import Case
 from app.jobs import Job, put
-from app.pictures import MIN_SIDE
+from app.picture_files import MIN_SIDE
 from app.view import png, spread
 from app.volume_views import volume_view
 from app.work import Answer, Stopped, Task, Work, alone, file_digest, fitting, joined, pair, places_for, together

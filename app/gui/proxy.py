@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from app import pictures
+from app import picture_files
 from app.inputs import kind_of
 from app.uploads import plain_name
 from operators.errors import PreimageError, ReadError
@@ -73,7 +73,7 @@ class Shown:
 
 
 def read_shown(
-    path: Path, name: str = "", *, max_bytes: int = pictures.MAX_BYTES, max_pixels: int = MAX_PIXELS
+    path: Path, name: str = "", *, max_bytes: int = picture_files.MAX_BYTES, max_pixels: int = MAX_PIXELS
 ) -> Shown:
     """Look at an uploaded picture; whatever the job would refuse is refused here, in a sentence.
 
@@ -131,7 +131,7 @@ def restorable(path: Path, folder: Path) -> Path:
         photometric = "rgb" if pixels.ndim == 3 else "minisblack"
         tifffile.imwrite(copy, pixels, photometric=photometric, iccprofile=looked.icc, metadata=None, software=False)
     else:
-        copy.write_bytes(pictures._encode_png(pixels, looked.icc))
+        copy.write_bytes(picture_files.png_bytes(pixels, looked.icc))
     return copy
 
 
@@ -141,7 +141,9 @@ def equal_pixels(path: Path, value: float) -> NDArray[np.bool_]:
     Raises:
         ReadError: the file cannot be read, or no pixel has this value.
     """
-    pixels = _look(path, MAX_PIXELS).pixels if not _is_jpeg(path) else pictures._upright(*_stored(path, MAX_PIXELS)[:2])
+    pixels = (
+        _look(path, MAX_PIXELS).pixels if not _is_jpeg(path) else picture_files.upright(*_stored(path, MAX_PIXELS)[:2])
+    )
     equal = pixels == value
     found = np.asarray(equal if equal.ndim == 2 else equal.all(-1), np.bool_)
     if not found.any():
@@ -188,7 +190,7 @@ def _check(path: Path, name: str, max_bytes: int) -> None:
         raise ReadError(f'"{name}" holds several files; send it on the Batch tab.')
     with path.open("rb") as file:
         try:
-            pictures._sniff(path, file)
+            picture_files.kind_of_picture(path, file)
         except ReadError as error:
             raise ReadError(
                 f'"{name}" is not an image I can read. Use PNG, JPEG, TIFF, BMP or WebP.'
@@ -206,32 +208,29 @@ def _look(path: Path, max_pixels: int, *, small: bool = False) -> _Looked:
         missing = None
         if stored.dtype == np.float32:
             finite = np.isfinite(stored) if stored.ndim == 2 else np.isfinite(stored).all(-1)
-            missing = None if finite.all() else pictures._upright(~finite, orientation)
+            missing = None if finite.all() else picture_files.upright(~finite, orientation)
     except ReadError as error:
         # the header was found good but for its opacity, which here is no fault
         if "a transparency (alpha) channel" not in str(error):
             raise
         stored, opacity, orientation, icc, kind = _with_opacity(path, error)
         opaque = opacity == np.iinfo(opacity.dtype).max
-        missing = None if opaque.all() else pictures._upright(~opaque, orientation)
-    pixels = pictures._upright(stored, orientation)
+        missing = None if opaque.all() else picture_files.upright(~opaque, orientation)
+    pixels = picture_files.upright(stored, orientation)
     if missing is not None and missing.all():
         raise ReadError(f"{path}: expected some pixels with a value, got none; choose another picture.")
     if pixels.dtype == np.float32:
         if missing is not None:
             pixels = np.where(missing if pixels.ndim == 2 else missing[..., None], np.float32(0), pixels)
-        pictures._to_unit(path, pixels)  # refuses values off range
+        picture_files.to_unit(path, pixels)  # refuses values off range
     height, width = pixels.shape[:2]
     return _Looked(np.ascontiguousarray(pixels), width, height, kind, icc, missing)
 
 
-def _stored(path: Path, max_pixels: int) -> tuple[NDArray[Any], int, bytes | None, str]:
-    """Pixels as they are stored, their orientation, the colour profile and the kind of file."""
-    pictures._check_file(path)
+def _stored(path: Path, max_pixels: int) -> picture_files.Stored:
+    picture_files.check_file(path)
     with path.open("rb") as file:
-        kind = pictures._sniff(path, file)
-        decode = pictures._decode_tiff if kind == "TIFF" else pictures._decode_common
-        return *decode(path, file, kind, max_pixels), kind
+        return picture_files.decode(path, file, max_pixels)
 
 
 def _is_jpeg(path: Path) -> bool:
@@ -240,19 +239,19 @@ def _is_jpeg(path: Path) -> bool:
 
 
 def _look_at_jpeg(path: Path, max_pixels: int, *, small: bool) -> _Looked:
-    with path.open("rb") as file, pictures._blaming_the_file(path):
+    with path.open("rb") as file, picture_files.blaming_the_file(path):
         image = JpegImageFile(file)
         width, height = image.size
-        pictures._check_size(path, image.size, max_pixels)
+        picture_files.check_size(path, image.size, max_pixels)
         if image.mode not in ("L", "RGB"):
-            raise pictures._unreadable(
+            raise picture_files.unreadable(
                 path, "RGB or grey pixels", f"colour mode {image.mode}", "convert the picture to RGB"
             )
-        orientation, icc = int(image.getexif().get(pictures._ORIENTATION, 1)), image.info.get("icc_profile")
+        orientation, icc = int(image.getexif().get(picture_files.ORIENTATION, 1)), image.info.get("icc_profile")
         # libjpeg decodes at 1/2, 1/4 or 1/8 in a fraction of the time
         image.draft(image.mode, (1, 1) if small else _fit(width, height))
         image.load()
-        pixels = pictures._upright(np.asarray(image), orientation)
+        pixels = picture_files.upright(np.asarray(image), orientation)
     if orientation in (5, 6, 7, 8):
         width, height = height, width
     return _Looked(np.ascontiguousarray(pixels), width, height, "JPEG", icc)
@@ -261,16 +260,16 @@ def _look_at_jpeg(path: Path, max_pixels: int, *, small: bool) -> _Looked:
 def _with_opacity(path: Path, refusal: ReadError) -> tuple[NDArray[Any], NDArray[Any], int, bytes | None, str]:
     """Colours (h, w[, 3]) and opacity (h, w) as stored; pixels that are not fully opaque are not to be relied on."""
     with path.open("rb") as file:
-        kind = pictures._sniff(path, file)
+        kind = picture_files.kind_of_picture(path, file)
         if kind not in ("PNG", "WebP"):  # decoders do not agree on what a transparent TIFF stores
             raise refusal
-        with pictures._blaming_the_file(path):
-            image = pictures._OPENERS[kind](file)
+        with picture_files.blaming_the_file(path):
+            image = picture_files.OPENERS[kind](file)
             image.load()  # strict about damage, which OpenCV is not
-            orientation, icc = int(image.getexif().get(pictures._ORIENTATION, 1)), image.info.get("icc_profile")
+            orientation, icc = int(image.getexif().get(picture_files.ORIENTATION, 1)), image.info.get("icc_profile")
             grey = image.mode in ("L", "LA", "I;16")
             file.seek(0)
-            stored = pictures._decode_opencv(file.read())
+            stored = picture_files.decode_opencv(file.read())
             if stored.ndim != 3 or stored.shape[-1] != 4 or stored.shape[:2] != (image.height, image.width):
                 raise ValueError("the decoder found no opacity")
     opacity, colours = stored[..., 0], stored[..., 1:]  # the order of channels is turned about

@@ -70,9 +70,9 @@ def build(desk: Desk, cache: Path) -> None:
     @as_sentence()
     def take(path: str | None, quiet: bool) -> tuple[Any, ...]:
         """A file was chosen or taken away; `quiet` where what was said of it is to stay."""
-        empty = painter_of(None), ProblemForm(picture=None), QualityForm(picture=None), gr.skip(), False
+        empty = painter_of(None), ProblemForm(picture=None), QualityForm(picture=None)
         if path is None:
-            return None, gr.skip() if quiet else _facts(_INVITE), *empty
+            return None, gr.skip() if quiet else _facts(_INVITE), *empty, gr.skip(), False
         try:
             if path.lower().endswith(".json"):
                 wrong, right = forms_of(_run_file(Path(path)))
@@ -81,7 +81,8 @@ def build(desk: Desk, cache: Path) -> None:
                 return None, text, painter_of(None), *forms, gr.File(value=None), True
             shown = read_shown(Path(path))
         except PreimageError as error:
-            return None, _facts(plain(error), fault=True), *empty
+            # taken away, so that another can be dropped in its place
+            return None, _facts(plain(error), fault=True), *empty, gr.File(value=None), True
         found = {name: getattr(shown, name) for name in ("width", "height", "channels", "bits")}
         forms = ProblemForm(picture=found), QualityForm(picture=found)
         return found, _facts(shown.facts), painter_of(shown), *forms, gr.skip(), False

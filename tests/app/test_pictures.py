@@ -21,7 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
-from app.pictures import FLOAT_RANGE, MAX_PIXELS, MIN_SIDE, Picture, encode_png, read_picture, write_picture
+from app.picture_files import FLOAT_RANGE, MIN_SIDE
+from app.pictures import MAX_PIXELS, Picture, encode_png, read_picture, write_picture
 from operators.errors import ReadError, ShapeError, WriteError
 
 ORIENTATION = 274

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Page
 from playwright.sync_api import Error as PlaywrightError
 
-from tests.gui.conftest import browser, context, page  # noqa: F401  # fixtures
+from tests.gui.conftest import browser, context, page, person  # noqa: F401  # fixtures
 
 SHOTS = Path("out/e2e")
 """Screenshots of pages whose test failed."""
@@ -95,8 +95,7 @@ def opened(gui: Gui, page: Page) -> Page:  # noqa: F811
 
 
 @pytest.fixture
-def narrow(context: BrowserContext) -> Page:  # noqa: F811
-    """A page as wide as a phone."""
-    made = context.new_page()
-    made.set_viewport_size({"width": 390, "height": 844})
-    return made
+def phone(browser: Browser) -> Iterator[BrowserContext]:  # noqa: F811
+    """A browser as wide as a phone, with a finger for a mouse."""
+    with person(browser, viewport={"width": 390, "height": 844}, has_touch=True) as made:
+        yield made

@@ -50,8 +50,18 @@ def choose(page: Page, problem: str) -> None:
     page.locator("#problem").get_by_role("radio", name=re.compile(f"^{problem}")).check(force=True)
 
 
-def quick(page: Page) -> None:
-    page.locator("#quality").get_by_role("radio", name=re.compile("^Quick look")).check(force=True)
+def start(page: Page, quality: str = "") -> None:
+    """Press Restore, as soon as everything is there for it."""
+    if quality:
+        page.locator("#quality").get_by_role("radio", name=re.compile(f"^{quality}")).check(force=True)
+    expect(page.locator("#start")).to_be_enabled()
+    page.locator("#start").click()
+
+
+def wait_frames(page: Page, count: int) -> None:
+    page.wait_for_function(
+        "n => Number(document.querySelector('#result .pi-live')?.dataset.frames) >= n", arg=count, timeout=LONG
+    )
 
 
 def wait_done(page: Page, state: str = "done") -> None:
@@ -89,7 +99,7 @@ def test_t01_opens_offline_with_empty_states(opened: Page) -> None:
 
 def test_t02_the_example_in_one_click(opened: Page) -> None:
     opened.get_by_role("button", name="Run the built-in example").click()
-    opened.wait_for_function("Number(document.querySelector('#result .pi-live')?.dataset.frames) >= 2", timeout=LONG)
+    wait_frames(opened, 2)
     wait_done(opened)
     opened.locator("#result .pi-compare[data-state=ready]").wait_for()
     expect(opened.locator("#result")).to_contain_text(re.compile(r"Residual \d\.\d+ sigma"))
@@ -112,9 +122,7 @@ def test_t03_a_16_bit_tiff_is_painted_restored_and_downloaded(opened: Page, tmp_
     noise = opened.locator("#problem").get_by_label(re.compile("^Noise level"))
     noise.first.fill("0.00001")
     noise.first.press("Tab")
-    quick(opened)
-    expect(opened.locator("#start")).to_be_enabled()
-    opened.locator("#start").click()
+    start(opened, "Quick look")
     wait_done(opened)
     with opened.expect_download() as waited:
         opened.locator("#result").get_by_role("link", name=re.compile("Download TIFF")).click()
@@ -136,6 +144,17 @@ def test_t04_errors_say_what_to_do(opened: Page, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 100)
     put_file(opened, tmp_path / "broken.png")
     expect(opened.locator("#facts .pi-fault")).to_contain_text("broken.png")
+    Image.new("1", (9000, 9000)).save(tmp_path / "huge.png")
+    put_file(opened, tmp_path / "huge.png")
+    expect(opened.locator("#facts .pi-fault")).to_contain_text("at most 64 megapixels, got 9000 x 9000 = 81")
+    expect(opened.locator("#start")).to_be_disabled()
+    put_file(opened, noisy_png(tmp_path, 64))
+    choose(opened, "Missing parts")
+    opened.locator("#painter [data-state=ready]").wait_for()
+    Image.new("L", (32, 48)).save(tmp_path / "mask.png")
+    opened.locator("#painter input[type=file]").set_input_files(str(tmp_path / "mask.png"))
+    expect(opened.locator("#painter")).to_contain_text("32 × 48")
+    expect(opened.locator("#painter").get_by_role("button", name="Scale mask")).to_be_visible()
     expect(opened.locator("#start")).to_be_disabled()
     body = opened.inner_text("body")
     assert "Traceback" not in body
@@ -145,10 +164,8 @@ def test_t04_errors_say_what_to_do(opened: Page, tmp_path: Path) -> None:
 def test_t05_stop_keeps_what_there_is_and_goes_on(opened: Page, gui: Gui, tmp_path: Path) -> None:
     put_file(opened, noisy_png(tmp_path, 64))
     choose(opened, "Noise only")
-    opened.locator("#quality").get_by_role("radio", name=re.compile("^Best")).check(force=True)
-    expect(opened.locator("#start")).to_be_enabled()
-    opened.locator("#start").click()
-    opened.wait_for_function("Number(document.querySelector('#result .pi-live')?.dataset.frames) >= 1", timeout=LONG)
+    start(opened, "Best")
+    wait_frames(opened, 1)
     opened.locator("#result").get_by_role("button", name="Stop").click()
     wait_done(opened, "interrupted")
     expect(opened.locator("#result")).to_contain_text(re.compile(r"Stopped at step \d+"))
@@ -164,9 +181,7 @@ def test_t05_stop_keeps_what_there_is_and_goes_on(opened: Page, gui: Gui, tmp_pa
 
 def test_t06_reload_attaches_to_the_same_run(opened: Page) -> None:
     opened.locator("#sample-noisy").click()
-    expect(opened.locator("#start")).to_be_enabled()
-    quick(opened)
-    opened.locator("#start").click()
+    start(opened, "Quick look")
     opened.locator("#result .pi-live:not([hidden])").wait_for(timeout=LONG)
     job = job_of(opened)
     opened.reload()
@@ -194,8 +209,7 @@ def test_t09_page_client_and_command_line_give_the_same_bytes(opened: Page, gui:
     opened.locator("#file input[type=file]").wait_for(state="attached")  # the run file is taken away by itself
     put_file(opened, source)
     expect(opened.locator("#facts")).to_contain_text("64 × 64")
-    expect(opened.locator("#start")).to_be_enabled()
-    opened.locator("#start").click()
+    start(opened)
     wait_done(opened)
     on_page = gui.api.get(f"/api/v1/jobs/{job_of(opened)}/files").json()
     (path,) = [file["path"] for file in on_page if file["path"].endswith("restored.png")]
@@ -232,16 +246,12 @@ def test_t10_two_people_wait_for_each_other_and_see_only_their_own(
         who.locator("#result [data-state]").first.wait_for()
     put_file(first, noisy_png(tmp_path, 64))
     choose(first, "Noise only")
-    first.locator("#quality").get_by_role("radio", name=re.compile("^Best")).check(force=True)
-    expect(first.locator("#start")).to_be_enabled()
-    first.locator("#start").click()
+    start(first, "Best")
     first.locator("#result .pi-live:not([hidden])").wait_for(timeout=LONG)
     expect(second.locator("#result")).to_contain_text("Nothing here yet")
     expect(second.locator("#facts")).to_contain_text("No file?")
     second.locator("#sample-small").click()
-    expect(second.locator("#start")).to_be_enabled()
-    quick(second)
-    second.locator("#start").click()
+    start(second, "Quick look")
     expect(second.locator("#result")).to_contain_text(re.compile("Waiting: next in line"), timeout=LONG)
     first.locator("#result").get_by_role("button", name="Stop").click()
     wait_done(first, "interrupted")
@@ -255,10 +265,8 @@ def test_t14_a_killed_server_is_told_and_the_run_goes_on(own_gui: Gui, context: 
     page.goto(own_gui.url)
     put_file(page, noisy_png(tmp_path, 64))
     choose(page, "Noise only")
-    page.locator("#quality").get_by_role("radio", name=re.compile("^Best")).check(force=True)
-    expect(page.locator("#start")).to_be_enabled()
-    page.locator("#start").click()
-    page.wait_for_function("Number(document.querySelector('#result .pi-live')?.dataset.frames) >= 1", timeout=LONG)
+    start(page, "Best")
+    wait_frames(page, 1)
     port = own_gui.port
     own_gui.end(signal.SIGKILL)
     expect(page.locator("#result")).to_contain_text("Lost contact with the server", timeout=LONG)
@@ -270,8 +278,10 @@ def test_t14_a_killed_server_is_told_and_the_run_goes_on(own_gui: Gui, context: 
     context.faults.clear()  # type: ignore[attr-defined]
 
 
-def test_t12_a_narrow_screen_has_no_sideways_scroll(gui: Gui, narrow: Page) -> None:
-    page = narrow
+def test_t12_a_narrow_screen_has_no_sideways_scroll_and_a_tap_paints(
+    gui: Gui, phone: BrowserContext, tmp_path: Path
+) -> None:
+    page = phone.new_page()
     page.goto(gui.url)
     page.locator("#result [data-state]").first.wait_for()
     for name in ("Restore", "Medical", "Compare", "Batch", "Jobs", "Help"):
@@ -279,6 +289,15 @@ def test_t12_a_narrow_screen_has_no_sideways_scroll(gui: Gui, narrow: Page) -> N
         page.locator(f"#{name.lower()}-tab").wait_for()
         wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 0, name
+    page.evaluate("window.preimage.show('Restore')")
+    put_file(page, noisy_png(tmp_path, 64))
+    choose(page, "Missing parts")
+    page.locator("#painter [data-state=ready]").wait_for()
+    page.locator("#painter canvas").first.tap()
+    page.locator("#painter [data-state=saved]").wait_for()
+    expect(page.locator("#painter")).to_contain_text(re.compile(r"Painted: (less than )?\d+(\.\d+)? % of the picture"))
+    start(page, "Quick look")
+    wait_done(page)
 
 
 def test_t07_the_viewer_shows_what_numpy_computes(opened: Page) -> None:
@@ -344,9 +363,7 @@ def test_a_dicom_series_is_restored_on_the_page_and_can_go_back(opened: Page, gu
 
 def test_archives_hold_what_came_out(gui: Gui, opened: Page) -> None:
     opened.locator("#sample-noisy").click()
-    expect(opened.locator("#start")).to_be_enabled()
-    quick(opened)
-    opened.locator("#start").click()
+    start(opened, "Quick look")
     wait_done(opened)
     answer = gui.api.get(f"/api/v1/jobs/{job_of(opened)}/archive")
     names = zipfile.ZipFile(io.BytesIO(answer.content)).namelist()

@@ -1,5 +1,6 @@
 """A browser for the tests of the page, and widgets alone on an empty page without any server."""
 
+import contextlib
 import json
 import mimetypes
 import os
@@ -41,10 +42,10 @@ def browser() -> Iterator[Browser]:
         opened.close()
 
 
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
+@contextlib.contextmanager
+def person(browser: Browser, **options: Any) -> Iterator[BrowserContext]:
     """A person's browser: no cookies of others. Fails on requests elsewhere, page errors and console errors."""
-    made = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    made = browser.new_context(accept_downloads=True, **options)
     made.set_default_timeout(15_000)
     faults: list[str] = []
 
@@ -63,6 +64,12 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     yield made
     made.close()
     assert faults == []
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    with person(browser, viewport={"width": 1280, "height": 900}) as made:
+        yield made
 
 
 @pytest.fixture
