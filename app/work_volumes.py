@@ -5,7 +5,7 @@ import io
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -31,7 +31,6 @@ from operators.composition import ComposedSpec
 from operators.errors import PreimageError, ReadError, ShapeError
 from restoration.pipeline import Pipeline
 from restoration.pipeline import Progress as Steps
-from restoration.posterior import imagined_share
 from restoration.recipe import Recipe
 from restoration.result import Measurement
 
@@ -140,9 +139,7 @@ class VolumeWork(Work):
                 if watch is not None:
                     total = progress.total * math.ceil(count / places)
                     at = progress.total * (ended // places) + progress.done
-                    x0 = progress.step.x0  # colours that a prior gives to grey slices are of no interest
-                    step = replace(progress.step, x0=x0.mean(1, keepdim=True).expand_as(x0))
-                    watch(Steps(step, min(at, total), total, progress.likelihood))
+                    watch(Steps(progress.step, min(at, total), total, progress.likelihood))
 
             measured = [self._measured(k, pipeline) for k in group]
             if places == 1:
@@ -176,19 +173,10 @@ class VolumeWork(Work):
         return _VolumeAnswer(stacked[0], stacked[1], imagined, None, figures)
 
     def _kept(self, answer: Answer) -> _Slice:
-        grey = answer.samples.mean(1).numpy()  # the channels were equal; their answers are averaged
+        grey = answer.samples.mean(1).numpy()  # most have one channel; a recipe may ask for colours of grey data
         values = grey if "npz" in self.wanted else np.stack([grey.mean(0), grey.std(0)])
         imagined = grey[:0] if answer.imagined is None else spread(answer.imagined)[None].numpy()
-        figures = answer.figures
-        if answer.imagined is not None and "grayscale" in _kinds(self.recipe):
-            # colours are made up as well, but none is left in the mean
-            likelihood = answer.measurement.likelihood
-            plain = answer.samples.mean(1, keepdim=True).expand_as(answer.samples)
-            with torch.no_grad():
-                shares, parts = imagined_share(likelihood, plain.to(likelihood.y.device))
-            imagined = parts.mean(1).square().mean(0).sqrt()[None].cpu().numpy()
-            figures = figures | {"imagined": float(shares.mean())}
-        return _Slice(values, imagined, figures, answer.notes)
+        return _Slice(values, imagined, answer.figures, answer.notes)
 
     def _whole(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
         return from_planes(pictures, self.volume.array.shape, self.axis)
@@ -228,8 +216,8 @@ class VolumeWork(Work):
             np.savez_compressed(self.place(folder, "samples.npz"), **arrays)
 
     def _derivation(self, recipe: Recipe) -> Derivation:
-        operator, method, n = " ".join(_kinds(recipe)), recipe.method.kind, len(recipe.seeds)
-        operator = operator.replace("grayscale", "").strip() or "noise"  # which makes grey data of three channels
+        operator = " ".join(_kinds(recipe)).replace("identity", "noise")
+        method, n = recipe.method.kind, len(recipe.seeds)
         what = "mean of " + f"{n} samples" if n > 1 else "one sample"
         text = (
             f"Preimage {version('preimage')}: {what} of {method} for {operator}, seeds {list(recipe.seeds)[:8]}, "

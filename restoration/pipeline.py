@@ -25,7 +25,7 @@ from restoration.methods.direct_bridge import DirectBridge
 from restoration.metrics import psnr, ssim
 from restoration.posterior import imagined_share
 from restoration.precision import Precision, resolve_precision
-from restoration.prior import Cost, Denoiser, Prior
+from restoration.prior import Cost, Denoiser, Grey, Prior
 from restoration.recipe import AnyModel, Recipe
 from restoration.result import Measurement, Report, Result
 
@@ -112,7 +112,7 @@ class Pipeline:
 
     def simulate(self, truth: Tensor, seed: int = 0) -> Measurement:
         """y = A x + n from a clean image (C, H, W) in unit range; the image is cropped to what the operator takes."""
-        truth, notes = self._colour(truth.to(self.device))
+        truth, notes = self._channels(truth.to(self.device), self.recipe.operator.usable_shape)
         shape = self.recipe.operator.usable_shape(tuple(truth.shape))
         if shape != tuple(truth.shape):
             height, width = shape[-2:]
@@ -126,7 +126,7 @@ class Pipeline:
 
     def observe(self, picture: Tensor) -> Measurement:
         """A picture of the measurement (C, h, w): the blurred, small or damaged photograph itself."""
-        coloured, notes = self._colour(picture.to(self.device))
+        coloured, notes = self._channels(picture.to(self.device), self.recipe.operator.image_shape)
         operator = self._operator(self.recipe.operator.image_shape(tuple(coloured.shape)))
         shown = _as_grey_as_data(coloured, operator)
         y = operator.data_from_image(shown[None])
@@ -137,9 +137,15 @@ class Pipeline:
     def _operator(self, shape: Shape) -> Operator:
         return self.recipe.operator.build(shape, self.base).to(self.device)
 
-    def _colour(self, picture: Tensor) -> tuple[Tensor, list[str]]:
-        wanted = 3 if self.denoiser is None else self.denoiser.shape[0]
-        if picture.shape[0] == 1 and wanted == 3 and not isinstance(self.denoiser, Bridge):
+    def _channels(self, picture: Tensor, image_of: Callable[[Shape], Shape]) -> tuple[Tensor, list[str]]:
+        """The picture with channels that model and operator take, and what there is to say of that.
+
+        `image_of` gives the shape of the image that the operator would look at.
+        """
+        wanted = None if self.denoiser is None else self.denoiser.shape[0]
+        if picture.shape[0] == 1 and wanted in (None, 3) and not isinstance(self.denoiser, Bridge):
+            if _stays_grey(tuple(picture.shape), image_of):
+                return picture, [] if wanted is None else ["grey picture, by a prior of colour pictures"]
             return picture.expand(3, -1, -1), ["grey picture taken as three equal channels"]
         if wanted is not None and picture.shape[0] != wanted:
             noun = "bridge" if isinstance(self.denoiser, Bridge) else "prior"
@@ -176,6 +182,8 @@ class Pipeline:
             if isinstance(method, DirectBridge | CDDB):
                 return method.run(BilledBridge(model, cost), likelihood, rng)
             return method.run(None, likelihood, rng)
+        if model is not None and model.shape[0] == 3 and likelihood.operator.in_shape[:1] == (1,):
+            model = Grey(model)
         return method.run(None if model is None else Prior(model, cost), likelihood, rng)
 
     def run(
@@ -299,6 +307,14 @@ def _words(found: dict[str, Tensor]) -> list[str]:
     small = {name: values.reshape(len(values), -1) for name, values in found.items() if values[0].numel() <= 9}
     rows = {name: ", ".join("/".join(f"{v:.4g}" for v in row) for row in rows.tolist()) for name, rows in small.items()}
     return [f"found {name}, sample by sample: {row}" for name, row in rows.items()]
+
+
+def _stays_grey(shape: Shape, image_of: Callable[[Shape], Shape]) -> bool:
+    """Whether a measurement of a grey picture is one of a grey image; some are of colours alone."""
+    try:
+        return image_of(shape)[0] == 1
+    except ShapeError:
+        return False
 
 
 def _as_grey_as_data(picture: Tensor, operator: Operator) -> Tensor:

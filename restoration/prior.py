@@ -1,5 +1,6 @@
 """Priors: denoisers D(x, sigma) = E[x0 | x0 + sigma n = x], and the wrappers that adapt them."""
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -119,6 +120,48 @@ class UnitRange(Denoiser):
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         return (self.inner(2 * x - 1, 2 * sigma) + 1) / 2
+
+
+class Grey(Denoiser):
+    """A denoiser of colour pictures, asked for grey ones.
+
+    Three equal channels of a noisy grey picture would have the same noise three times over, which the network, made for
+    independent noise, takes for content. So noise without a mean over the channels is added, by which theirs becomes
+    independent and sqrt(3) times as strong; the mean of the answers is the grey one. The added noise knows nothing of
+    the picture and is always the same, so that this is a function like any other denoiser.
+
+    Shapes: x (B, 1, H, W), sigma (B,) or (B, 1, H, W) → (B, 1, H, W).
+
+    Source: ours. On nine luminance pictures of CBSD68 at noise 25 of 255: 28.8 dB, equal channels at sigma 23.1 dB;
+    other noise to add changes 0.01 dB.
+    """
+
+    _extra: Tensor
+
+    def __init__(self, inner: Denoiser) -> None:
+        super().__init__()
+        if inner.shape[0] != 3:
+            raise ShapeError(f"Expected a denoiser of 3 channels, got {inner.shape[0]}; use it as it is.")
+        self.inner = inner
+        self.shape = (1, *inner.shape[1:])
+        low, high = inner.sigma_range
+        self.sigma_range = (low / math.sqrt(3), high / math.sqrt(3))
+        self.offers = inner.offers  # type: ignore[misc]  # known only here, unlike those of other denoisers
+        self.register_buffer("_extra", torch.empty(0), persistent=False)
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        level = math.sqrt(3) * sigma
+        levels = level.reshape(-1, 1, 1, 1) if level.ndim == 1 else level.expand(-1, 3, -1, -1)
+        extra = self._noise(x.shape[-2:]).to(x)
+        mean: Tensor = self.inner(x + levels * extra, level if level.ndim == 1 else levels).mean(1, keepdim=True)
+        return mean
+
+    def _noise(self, size: torch.Size) -> Tensor:
+        """(3, H, W) with the covariance 1 - 1/3 at every pixel."""
+        if self._extra.shape[-2:] != size:
+            noise = torch.randn(3, *size, generator=torch.Generator().manual_seed(0))
+            self._extra = noise - noise.mean(0, keepdim=True)
+        return self._extra
 
 
 class Padded(Denoiser):

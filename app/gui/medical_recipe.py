@@ -115,7 +115,7 @@ def recipe_of(asked: Asked, loaded: Loaded, store: AssetStore, mask: str = "") -
     model, method = _method(asked, sigma, store)
     values: dict[str, Any] = {
         "title": f"{PROBLEMS[asked.problem].split(' (')[0]}, {loaded.slices} slices",
-        "operator": _grey(_operator(asked, loaded, mask), asked.method, store),
+        "operator": _operator(asked, loaded, mask),
         "noise": {"kind": "gaussian", "sigma": sigma},
         "model": model,
         "method": method,
@@ -174,18 +174,6 @@ def _operator(asked: Asked, loaded: Loaded, mask: str) -> dict[str, Any]:
         return {"kind": "inpainting", "mask": {"kind": "random", "fraction": asked.fraction}}
     side = {"height": max(1, loaded.plane[0] // 4), "width": max(1, loaded.plane[1] // 4)}
     return {"kind": "inpainting", "mask": {"kind": "box", **side}}
-
-
-def _grey(operator: dict[str, Any], method: str, store: AssetStore) -> dict[str, Any]:
-    """For images of three channels, which priors of photographs know and total variation is given, data of one.
-
-    A grey slice taken as three equal channels would have its noise three times over, and a method would keep it.
-    """
-    card = priors(store).get(method)
-    if card is not None and card.net is not None and card.net.image_channels == 1:
-        return operator
-    grey = {"kind": "grayscale"}
-    return grey if operator["kind"] == "identity" else {"kind": "composed", "steps": [grey, operator]}
 
 
 def _method(asked: Asked, sigma: float, store: AssetStore) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -368,9 +368,27 @@ def test_a_grey_picture_has_the_channels_of_the_data(operator: dict[str, object]
     y = simulated.likelihood.operator(simulated.truth[None])  # type: ignore[index]  # simulated from a truth
     picture = simulated.likelihood.operator.data_as_image(y)[0, :1].expand(channels, -1, -1)
     observed = pipeline.observe(picture)
-    assert observed.likelihood.operator.in_shape == (3, 64, 72)
-    assert torch.equal(observed.likelihood.y, y)
-    assert any("three equal channels" in note for note in observed.notes) is (channels == 1 and not grey)
+    assert observed.likelihood.operator.in_shape == (3 if grey or channels == 3 else 1, 64, 72)
+    assert torch.equal(observed.likelihood.y, y if grey or channels == 3 else y[:, :1])
+    assert not any("three equal channels" in note for note in observed.notes)
+
+
+@pytest.mark.weights
+def test_a_grey_picture_stays_grey_and_its_noise_is_taken_off(truth: Tensor) -> None:
+    pipeline = Pipeline.load(read_recipe("denoise")[0])
+    measurement = pipeline.simulate(truth.mean(0, keepdim=True))
+    result = pipeline.run(measurement)
+    assert result.samples.shape[1:] == (1, 64, 72)
+    assert measurement.notes == ("grey picture, by a prior of colour pictures",)
+    assert 0.8 < result.report.residual_sigma < 1.1  # three equal channels kept most of the noise: 0.4
+    assert psnr(result.mean, truth.mean(0, keepdim=True)) > 33.5  # the data have 32
+
+
+def test_what_measures_colours_alone_gets_equal_channels(truth: Tensor) -> None:
+    pipeline = Pipeline.load(recipe("denoise", operator={"kind": "bayer"}, model={"kind": "power-law"}))
+    measurement = pipeline.simulate(truth[:1])
+    assert measurement.likelihood.operator.in_shape == (3, 64, 72)
+    assert measurement.notes == ("grey picture taken as three equal channels",)
 
 
 def test_a_colour_photograph_of_grey_data_is_made_grey(truth: Tensor) -> None:

@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from app.pictures import read_picture
 from operators.errors import ShapeError
 from restoration.assets import AssetStore, load_denoiser
 from restoration.convert import EDM
 from restoration.nets.unet import ResidualUNet
 from restoration.precision import resolve_precision
-from restoration.prior import Denoiser, Padded, Prior, Tiled
+from restoration.prior import Denoiser, Grey, Padded, Prior, Tiled
 
 
 class Local(Denoiser):
@@ -166,3 +167,70 @@ def test_weights_that_do_not_fit_are_refused() -> None:
     path = store.resolve(store.card("photo", "prior"))
     with pytest.raises(AssetCorrupt, match="weights for this network"):
         load_state(small_net(), path)
+
+
+class Asked(Denoiser):
+    """Keeps what it was asked, and answers with the posterior mean of independent channels N(0.5, 0.2²)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shape, self.sigma_range, self.seen = (3, None, None), (0.01, 10.0), torch.empty(0)
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        self.seen = x
+        noise = sigma.view(-1, 1, 1, 1) ** 2 if sigma.ndim == 1 else sigma**2
+        return (0.04 * x + noise * 0.5) / (0.04 + noise)
+
+
+def test_grey_pictures_of_a_colour_prior_have_the_law_of_its_mean_channel() -> None:
+    # the mean of three independent channels is N(0.5, 0.2² / 3): its posterior mean is known
+    x, sigma = picture(24, 20)[:, :1], torch.tensor([0.1, 0.7], dtype=torch.float64)
+    noise = sigma.view(-1, 1, 1, 1) ** 2
+    exact = (0.04 / 3 * x + noise * 0.5) / (0.04 / 3 + noise)
+    assert torch.allclose(Grey(Asked())(x, sigma), exact, atol=1e-7)
+
+
+def test_a_colour_prior_is_shown_independent_noise_of_the_level_it_is_told() -> None:
+    inner = Asked()
+    sigma, size = 0.3, 256
+    noise = sigma * torch.randn(1, 1, size, size, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    Grey(inner)(noise, torch.tensor([sigma], dtype=torch.float64))
+    values = inner.seen[0].flatten(1)
+    covariance = values @ values.T / size**2
+    # the standard error of each is about sqrt(2) * 3 sigma² / size, 0.4 % of the variance
+    assert torch.allclose(covariance, 3 * sigma**2 * torch.eye(3, dtype=torch.float64), atol=0.025 * 3 * sigma**2)
+    assert torch.allclose(inner.seen.mean(1, keepdim=True), noise, atol=1e-6)  # the pattern has 32 bits
+
+
+def test_grey_is_a_function_with_a_derivative_and_a_range() -> None:
+    grey = Grey(Asked())
+    assert grey.shape == (1, None, None)
+    assert grey.sigma_range == pytest.approx((0.01 / 3**0.5, 10 / 3**0.5))
+    x, v = picture(16, 18, 1)[:, :1], picture(18, 16, 1)[:, :1].transpose(2, 3)
+    value, pull = Prior(grey).denoise_vjp(x, 0.2)
+    assert torch.equal(value, Prior(grey).denoise(x, 0.2))
+    assert torch.allclose(pull(v), 0.04 / (0.04 + 3 * 0.04) * v, atol=1e-12)
+    two = torch.cat([x, x.flip(-1)])
+    assert torch.equal(grey(two, torch.full((2,), 0.2, dtype=torch.float64))[:1], value)
+    with pytest.raises(ShapeError, match="3 channels"):
+        Grey(grey)
+
+
+@pytest.mark.weights
+def test_the_photo_prior_takes_noise_off_grey_pictures() -> None:
+    store = AssetStore()
+    card = store.card("photo", "prior")
+    prior = load_denoiser(card, store.resolve(card), torch.device("cpu"), "fp32")
+    pixels = read_picture(store.picture("chelsea")).pixels[:, 30:126, 60:156].mean(0)[None, None]
+    noisy = pixels + 0.05 * torch.randn(pixels.shape, generator=torch.Generator().manual_seed(0))
+    level = torch.tensor([0.05])
+
+    def decibels(estimate: Tensor) -> float:
+        return float(-10 * (estimate - pixels).square().mean().log10())
+
+    with torch.no_grad():
+        grey = decibels(Grey(prior)(noisy, level))
+        equal = decibels(prior(noisy.expand(-1, 3, -1, -1), level).mean(1, keepdim=True))
+    assert decibels(noisy) == pytest.approx(26, abs=0.2)
+    assert grey > equal + 3
+    assert grey > 31
