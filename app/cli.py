@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         help="restore a picture",
         description="Restore a picture and write samples, their mean and spread, figures and the recipe to a folder.",
     )
-    run.add_argument("recipe", metavar="RECIPE", help="recipe file (JSON) or name of a preset (see `preimage recipes`)")
+    run.add_argument("recipe", metavar="RECIPE", help="recipe file (JSON) or name (see `preimage recipes`)")
     run.add_argument(
         "input", metavar="INPUT", type=Path, help="picture of the measurement: PNG, JPEG, TIFF, BMP or WebP"
     )
@@ -106,7 +106,8 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_batch(commands)
     _add_study(commands)
-    recipes = commands.add_parser("recipes", help="list the presets")
+    recipes = commands.add_parser("recipes", help="list the presets, or published settings")
+    recipes.add_argument("--published", action="store_true", help="settings of papers, with the network calls a sample")
     recipes.set_defaults(command=_recipes)
     assets = commands.add_parser(
         "assets", help="list weights and pictures that ship with the package, and their licences"
@@ -122,7 +123,8 @@ def _parser() -> argparse.ArgumentParser:
         "-o", "--out", metavar="OUT", type=Path, default=Path("out/demo"), help="folder (default: out/demo)"
     )
     demo.add_argument("--samples", metavar="K", type=int, default=4, help="samples a picture (default: 4)")
-    demo.add_argument("--size", metavar="N", type=int, help="use only the middle N x N pixels, for a quick look")
+    demo.add_argument("--size", metavar="N", type=int, default=160, help="use the middle N x N pixels (default: 160)")
+    demo.add_argument("--whole", action="store_true", help="use whole pictures; takes about three times as long")
     demo.set_defaults(command=_demo)
 
     _add_serve(commands)
@@ -506,14 +508,20 @@ def _setup(options: argparse.Namespace) -> "Setup":
 
 
 def _recipes(options: argparse.Namespace) -> int:
+    from restoration.calls import calls_of
+    from restoration.published import published_settings
     from restoration.recipe import preset_names, read_recipe
 
-    names = preset_names()
+    names = list(published_settings()) if options.published else preset_names()
     margin = max(map(len, names)) + 2
     for name in names:
         recipe, _ = read_recipe(name)
-        _print(f"{name:<{margin}}{recipe.title}")
+        calls = calls_of(recipe)
+        cost = f"{calls.denoiser} calls" + (f", {calls.vjps} pullbacks" if calls.vjps else "")
+        _print(f"{name:<{margin}}{recipe.title}; {cost}")
         _print(textwrap.indent(textwrap.fill(recipe.reference, 100 - margin), " " * margin))
+    if not options.published:
+        _print(f"\n{len(published_settings())} published settings, such as dps/sr-x4: preimage recipes --published")
     return 0
 
 
@@ -538,7 +546,8 @@ def _demo(options: argparse.Namespace) -> int:
 
     store = Settings.from_env().store()
     with meter(sys.stderr) as shown:
-        rows = run_demo(options.out, options.samples, size=options.size, store=store, watch=shown.count)
+        size = None if options.whole else options.size
+        rows = run_demo(options.out, options.samples, size=size, store=store, watch=shown.count)
     _print(table(rows))
     _print(f"\nOpen {options.out / 'index.html'} in a browser.")
     return 0

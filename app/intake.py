@@ -16,6 +16,7 @@ from operators.errors import RecipeError
 from operators.spec import Spec, data_refs
 from restoration.assets import AssetStore
 from restoration.pipeline import with_seeds
+from restoration.published import published_settings
 from restoration.recipe import Recipe, Seed, preset_names, read_recipe
 
 IMAGES = f"inputs/{FILES['files']}"
@@ -97,8 +98,11 @@ def shipped(name: str) -> Recipe:
     Raises:
         RecipeError: there is none of that name; nothing else is looked up on the disk.
     """
-    if name not in preset_names():  # `read_recipe` would also read files of this machine
-        raise RecipeError(f"Expected a preset out of {', '.join(preset_names())}; got another; choose one of them.")
+    if name not in (*preset_names(), *published_settings()):  # `read_recipe` would also read files of this machine
+        raise RecipeError(
+            f"Expected a preset out of {', '.join(preset_names())}, or a published setting; got another; "
+            "choose one of them."
+        )
     return read_recipe(name)[0]
 
 

@@ -16,13 +16,13 @@ from app.answers import kinds_of
 from app.desk import Desk, device_here
 from app.gui.begin import begin
 from app.gui.faults import as_sentence
-from app.gui.quality import calls_of
 from app.intake import shipped
 from app.jobs import ENDED, Job
 from app.options import Options, Outcome
 from app.pictures import read_picture
 from operators import AnyOperator
 from operators.errors import PreimageError, RecipeError, ShapeError
+from restoration.calls import calls_of
 from restoration.metrics import psnr, ssim
 from restoration.pipeline import with_seeds
 from restoration.recipe import Recipe

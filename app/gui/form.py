@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, ValidationError
 from torch.nn.functional import adaptive_avg_pool2d
 
-from app.gui.quality import Choice, QualityForm, calls_of, row_of
+from app.gui.quality import Choice, QualityForm, row_of
 from app.gui.schemas import label_of, some, title_of
 from app.gui.widget import Widget
 from app.options import Options, OutputType
@@ -19,6 +19,7 @@ from operators.kernels import Kernel, KernelFile
 from operators.masks import MaskFile
 from operators.spec import Need, Spec, data_refs, kinds
 from restoration.assets import AssetStore
+from restoration.calls import calls_of
 from restoration.precision import Precision
 from restoration.recipe import NoPrior, Recipe, Seed, TrainedPrior
 

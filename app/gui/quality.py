@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import ValidationError
@@ -18,6 +17,7 @@ from operators.spec import Need, Spec, kinds
 from restoration.alternating import Alternating
 from restoration.assets import AssetStore
 from restoration.best_of import BestOf
+from restoration.calls import TRAINED, Calls, calls_of_method
 from restoration.draws import Langevin
 from restoration.method import Method
 from restoration.methods.blind_dps import BlindDPS
@@ -27,27 +27,16 @@ from restoration.methods.ddnm import DDNM
 from restoration.methods.ddrm import DDRM
 from restoration.methods.dds import DDS
 from restoration.methods.diffpir import DiffPIR
-from restoration.methods.direct_bridge import DirectBridge
 from restoration.methods.dps import DPS
 from restoration.methods.gdp import GDP
-from restoration.methods.lgd import LGD
-from restoration.methods.mcg import MCG
-from restoration.methods.mcg_diff import MCGDiff
-from restoration.methods.moment_matching import MomentMatching
 from restoration.methods.pigdm import PiGDM
-from restoration.methods.pnp_dm import PnPDM
-from restoration.methods.pnp_flow import PnPFlow
 from restoration.methods.red_diff import REDDiff
-from restoration.methods.sitcom import SITCOM
 from restoration.precision import Precision
 from restoration.recipe import AnyMethod, AnyModel, NoPrior, PowerLaw, Recipe, TrainedBridge, TrainedPrior
-from restoration.schedule import Karras, LinearVP, Schedule
+from restoration.schedule import Karras, LinearVP
 from restoration.structured import Structured
 
 Quality = Literal["quick", "balanced", "best"]
-
-TRAINED = (0.0025, 10.0)
-"""Noise levels of a prior that is not known here: those of the photo prior."""
 
 
 @dataclass(frozen=True)
@@ -222,69 +211,6 @@ def beginnings(kind: type[Method]) -> list[Method]:
     return [kind()]
 
 
-# what a method costs
-
-
-@dataclass(frozen=True)
-class Calls:
-    """Network calls and pullbacks through the network for one sample; where a method may stop early, the most."""
-
-    denoiser: int = 0
-    vjps: int = 0
-
-    def times(self, n: int) -> "Calls":
-        """Of n runs."""
-        return Calls(n * self.denoiser, n * self.vjps)
-
-
-def calls_of(recipe: Recipe, store: AssetStore | None = None) -> Calls:
-    """Calls for one sample of a recipe.
-
-    Raises:
-        PreimageError: the schedule does not fit the prior.
-    """
-    trained = recipe.model.sigma_range(store or AssetStore())
-    return _calls(recipe.method, trained or TRAINED)
-
-
-def _calls(method: Method, trained: tuple[float, float]) -> Calls:
-    match method:
-        case BestOf():
-            return _calls(method.method, trained).times(method.runs)
-        case Alternating():
-            return _calls(method.method, trained).times(method.rounds)
-        case Structured():
-            return _calls(method.method, trained)
-        case DirectBridge() | CDDB():
-            steps = 10 if method.steps is None else method.steps
-            return Calls(steps, steps if isinstance(method, CDDB) and method.form == "deep" else 0)
-    schedule = getattr(method, "schedule", None)
-    if not isinstance(schedule, Schedule):
-        return Calls()  # no network
-    levels = schedule.sigmas(trained)
-    n = len(levels)
-    match method:
-        case DAPS():
-            return Calls(sum(len(method._walk(now, levels[-1])) - 1 for now in levels))
-        case DDNM():
-            path = method._path(n)
-            return Calls(sum(b > a for a, b in pairwise(path)))
-        case PnPDM():
-            widths = [*levels, *[levels[-1]] * method.hold]
-            return Calls(sum(len(method._levels(rho, trained[0])) for rho in widths))
-        case MomentMatching():
-            return Calls(n, n * (method.iterations + 1))
-        case SITCOM():
-            return Calls(n * (method.iterations + 1), n * method.iterations)
-        case MCGDiff():
-            return Calls(n * method.particles)
-        case PnPFlow():
-            return Calls(n * method.draws)
-        case DPS() | PiGDM() | MCG() | LGD() | BlindDPS():
-            return Calls(n, n)
-    return Calls(n)
-
-
 # the form
 
 
@@ -367,7 +293,7 @@ def table() -> dict[str, Any]:
 
 def _shown(method: Method) -> dict[str, Any]:
     try:
-        calls = _calls(method, TRAINED)
+        calls = calls_of_method(method, TRAINED)
     except PreimageError:
         calls = Calls()
     return {
