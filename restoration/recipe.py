@@ -54,6 +54,7 @@ from restoration.methods.tv import TV
 from restoration.methods.wiener import Wiener
 from restoration.precision import Precision
 from restoration.prior import Denoiser
+from restoration.published import published_recipe, published_settings
 from restoration.structured import Structured
 
 AnyMethod = Annotated[
@@ -244,7 +245,7 @@ def preset_names() -> list[str]:
 
 
 def read_recipe(name: str) -> tuple[Recipe, Path]:
-    """A recipe from a file or the name of a preset, and the folder that its relative paths refer to.
+    """A recipe from a file, or the name of a preset or a published setting, and the folder of its relative paths.
 
     Raises ReadError where there is neither, RecipeError with the place and the choices where the JSON is wrong.
     """
@@ -256,9 +257,12 @@ def read_recipe(name: str) -> tuple[Recipe, Path]:
             raise ReadError(f"Expected a recipe (JSON) at {path}, got: {_reason(error)}; check the path.") from error
     elif name in preset_names():
         text, base = (resources.files("assets") / "recipes" / f"{name}.json").read_text(encoding="utf-8"), Path()
+    elif name in published_settings():
+        return Recipe.model_validate(published_recipe(name)), Path()
     else:
         raise ReadError(
-            f"Expected a recipe file or a preset out of {', '.join(preset_names())}; got '{name}'; choose one of them."
+            f"Expected a recipe file, a preset out of {', '.join(preset_names())}, or a published setting such as "
+            f"dps/sr-x4; got '{name}'; choose one of them."
         )
     return parse_recipe(text, str(path)), base
 

@@ -32,7 +32,7 @@ from restoration.methods.gdp import GDP
 from restoration.methods.pigdm import PiGDM
 from restoration.methods.red_diff import REDDiff
 from restoration.precision import Precision
-from restoration.recipe import AnyMethod, AnyModel, NoPrior, PowerLaw, Recipe, TrainedBridge, TrainedPrior
+from restoration.recipe import AnyMethod, AnyModel, NoPrior, PowerLaw, TrainedBridge, TrainedPrior
 from restoration.schedule import Karras, LinearVP
 from restoration.structured import Structured
 

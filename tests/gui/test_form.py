@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 from pydantic import ValidationError
 
 from app.gui.form import CARDS, advice_on, card_of, files_of, forms_of, groups, problem_props, recipe_of
-from app.gui.quality import ROWS, TRAINED, beginnings, calls_of, offers, quality_props, reasons, row_of
+from app.gui.quality import ROWS, beginnings, offers, quality_props, reasons, row_of
 from app.options import Options
 from operators import AnyNoise, AnyOperator, DataRef
 from operators.errors import PreimageError, RecipeError
@@ -22,6 +22,7 @@ from operators.masks import MaskFile
 from operators.spec import Need, Spec, kinds
 from restoration.alternating import Alternating
 from restoration.best_of import BestOf
+from restoration.calls import TRAINED, calls_of
 from restoration.method import Method
 from restoration.methods.mcg_diff import MCGDiff
 from restoration.methods.pnp_dm import PnPDM
