@@ -17,5 +17,9 @@ CLASSICAL: dict[str, tuple[Method, ...]] = {
     "inpaint-box": (_WIENER, TV(weight=3), _TELEA, _NS),
     "inpaint-random-70": (_WIENER, TV(weight=18), _TELEA, _NS),
     "inpaint-scratches": (_WIENER, TV(weight=25), _TELEA, _NS),
+    "hdr": (Direct(),),
+    "nonlinear-blur": (Direct(),),
+    "jpeg": (Direct(),),
+    "phase-retrieval": (Direct(),),
 }
 """Candidates for each preset; their numbers are fixed, not fitted to the picture at hand."""

@@ -36,7 +36,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--crop", type=int, default=256)
-    parser.add_argument("--tasks", nargs="+", default=list(CLASSICAL))
+    several = [task for task, methods in CLASSICAL.items() if len(methods) > 1]  # the others are not linear
+    parser.add_argument("--tasks", nargs="+", default=several)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
