@@ -69,11 +69,12 @@ def _level(sigma: Tensor, x: Tensor) -> Tensor:
 class PowerLawPrior(Denoiser):
     """A stationary Gaussian whose spectrum falls as 1/f^(2 exponent), the oldest model of photographs; any image size.
 
-    The spectrum is scaled so that a pixel has standard deviation `std` about `mean`. Boundary: periodic.
+    The spectrum is scaled so that a pixel has standard deviation `std` about `mean`. Boundary: periodic. Channels are
+    independent; `channels` none takes any number of them.
     Source: Field 1987 (natural images have exponent near 1).
     """
 
-    def __init__(self, mean: float = 0.5, std: float = 0.25, exponent: float = 1.0, channels: int = 3) -> None:
+    def __init__(self, mean: float = 0.5, std: float = 0.25, exponent: float = 1.0, channels: int | None = 3) -> None:
         super().__init__()
         self.level, self.std, self.exponent = mean, std, exponent
         self.shape, self.sigma_range = (channels, None, None), (0.0, math.inf)

@@ -155,7 +155,7 @@ class PowerLaw(Spec):
 
     def load(self, store: AssetStore, device: torch.device, precision: Precision) -> Denoiser:
         """The closed form; always in the state's own precision."""
-        return PowerLawPrior(0.5, self.std, self.exponent).to(device)
+        return PowerLawPrior(0.5, self.std, self.exponent, channels=None).to(device)
 
     def sigma_range(self, store: AssetStore, base: Path = Path()) -> tuple[float, float] | None:
         """Any level."""

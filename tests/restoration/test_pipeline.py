@@ -11,10 +11,13 @@ from torch import Tensor
 
 from app.pictures import read_picture
 from operators.errors import Diverged, NeedError, ReadError, ShapeError, WriteError
+from operators.rng import Rng
 from restoration import pipeline as module
+from restoration.analytic import PowerLawPrior
 from restoration.assets import AssetStore
 from restoration.metrics import psnr, ssim
 from restoration.pipeline import Pipeline, Progress, RunDiverged, with_seeds
+from restoration.prior import Prior
 from restoration.recipe import Recipe, read_recipe
 from restoration.result import Result, load_samples
 
@@ -382,6 +385,16 @@ def test_a_grey_picture_stays_grey_and_its_noise_is_taken_off(truth: Tensor) -> 
     assert measurement.notes == ("grey picture, by a prior of colour pictures",)
     assert 0.8 < result.report.residual_sigma < 1.1  # three equal channels kept most of the noise: 0.4
     assert psnr(result.mean, truth.mean(0, keepdim=True)) > 33.5  # the data have 32
+
+
+def test_a_prior_of_any_channels_is_asked_for_grey_as_it_is(truth: Tensor) -> None:
+    pipeline = Pipeline.load(recipe("denoise", model={"kind": "power-law"}, method={"kind": "ddrm"}))
+    measurement = pipeline.simulate(truth[:1])
+    alone = pipeline.run(measurement).samples
+    prior = Prior(PowerLawPrior(0.5, 0.25, 1.2, channels=1))
+    *_, last = pipeline.recipe.method.run(prior, measurement.likelihood, Rng(pipeline.recipe.seeds))
+    assert torch.equal(alone, last.x0)
+    assert measurement.notes == ()
 
 
 def test_what_measures_colours_alone_gets_equal_channels(truth: Tensor) -> None:
