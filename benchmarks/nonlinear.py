@@ -19,7 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from operators.phase import PhaseRetrieval
 from operators.phase_solvers import align, retrieve
 from operators.rng import Rng
 from restoration.assets import AssetStore
+from restoration.methods.daps import DAPS
 from restoration.metrics import psnr, ssim
 from restoration.pipeline import Pipeline, with_seeds
 from restoration.prior import Denoiser
@@ -104,14 +105,14 @@ GRID: dict[str, dict[str, list[Settings]]] = {
 }
 """The chosen settings first, then what else was tried on photographs that no figure is reported on."""
 
-REFINE = {
+ALONE = {
     "kind": "daps",
-    "schedule": walk(0.2, 12, 0.02) | {"rho": 3},
+    "schedule": walk(1.0, 24, 0.02),
     "inner": {"kind": "hmc", "steps": 100, "rate": 2e-5, "last_rate": 0.1, "momentum": 0.8, "tau": 0.0125},
     "width": {"kind": "proportional", "factor": 0.5},
     "shed": False,
 }
-"""DAPS that begins at the four restarts of HIO that fit best, half of the time each."""
+"""DAPS without restarts before it; four runs."""
 PHASE_DPS = dps(4, 5.0, 72)
 """One run at the time of four of the preset."""
 
@@ -232,34 +233,18 @@ def classical(bench: Bench, subject: Subject, rule: str, seconds: float, file: P
     return row | {"restarts": count, "calls": 0, "pullbacks": 0, "seconds": spent}
 
 
-def refined(bench: Bench, subject: Subject, seconds: float, file: Path) -> Row:
-    """Figures of HIO for so many seconds, and of DAPS from there."""
-    pipeline = bench.pipeline(PHASE, REFINE, RUNS)
-    measurement = pipeline.simulate(subject.truth, seed=subject.number)
-    likelihood = measurement.likelihood
-    assert isinstance(likelihood.operator, PhaseRetrieval)
-    began = time.process_time()
-    best, count = projections(likelihood.operator, likelihood.y, "hio", seconds)
-    result = pipeline.run(replace(measurement, likelihood=replace(likelihood, start=best)))
-    spent = round(time.process_time() - began, 2)
-    row = figures(subject.truth, result.samples, likelihood, file, turned=True)
-    calls = {"calls": result.report.nfe * RUNS, "pullbacks": 0}
-    return row | {"restarts": count, "seconds": spent} | calls
-
-
 def phase(book: Book, bench: Bench, subjects: list[Subject], methods: list[str]) -> None:
     """Every method on every picture; HIO gets the processor's seconds that DAPS took, ER a quarter."""
-    preset = read_recipe(PHASE)[0].method.model_dump(mode="json")["method"]
-    samplers = {"daps": (preset, RUNS), "dps": (PHASE_DPS, 1)}
+    preset = read_recipe(PHASE)[0].method.model_dump(mode="json")
+    alone = DAPS.model_validate(ALONE).model_dump(mode="json")
+    samplers = {"daps": (alone, RUNS), "dps": (PHASE_DPS, 1), "preset": (preset, 1)}
     seconds: dict[str, float] = {}
     for method in ["daps", *(m for m in methods if m != "daps")]:
         for subject in subjects:
             file = _file(book, PHASE, subject.name, method)
-            settings, runs = samplers.get(method, (REFINE if method == "hio-daps" else {}, 0))
+            settings, runs = samplers.get(method, ({}, 0))
             if runs:
                 make = partial(bench.restore, PHASE, settings, runs, subject, file, turned=True)
-            elif method == "hio-daps":
-                make = partial(refined, bench, subject, seconds[subject.name] / 2, file)
             else:
                 share = 1 if method == "hio" else 0.25  # more of ER changes nothing
                 make = partial(classical, bench, subject, method, share * seconds[subject.name], file)
@@ -350,7 +335,7 @@ def main() -> int:
         command.add_argument("--part", default="0/1")
         command.add_argument("-o", "--out", type=Path, required=True)
         if name == "phase":
-            command.add_argument("--methods", nargs="+", default=["hio", "dps", "er", "hio-daps"], help="beside DAPS")
+            command.add_argument("--methods", nargs="+", default=["hio", "dps", "er", "preset"], help="beside DAPS")
     command.add_argument("--tune", action="store_true", help="try the grid")
     commands.add_parser("table").add_argument("books", type=Path, nargs="+")
     options = parser.parse_args()

@@ -98,6 +98,8 @@ class PhaseRetrieval(MagnitudeOperator):
     centre, which changes phases alone.
     """
 
+    offers: ClassVar[frozenset[Need]] = MagnitudeOperator.offers | {Need.FOURIER}
+
     def __init__(
         self, in_shape: Shape, oversample: float = 2.0, reading: Reading = "amplitude", *, in_complex: bool = False
     ) -> None:

@@ -84,6 +84,21 @@ def retrieve(
 
     Source: Fienup 1982 (HIO); Luke 2005, "Relaxed averaged alternating reflections". Deviations: none.
     """
+    noise = rng.rand((*operator.in_shape[:-2], *operator.grid))
+    return retrieve_from(operator, y, noise, rule=rule, beta=beta, iterations=iterations, polish=polish)
+
+
+def retrieve_from(
+    operator: PhaseRetrieval,
+    y: Tensor,
+    noise: Tensor,
+    *,
+    rule: Rule = "hio",
+    beta: float = 0.9,
+    iterations: int = 1000,
+    polish: int = 100,
+) -> Retrieval:
+    """`retrieve` with one restart for each image (n, ..., *grid) of `noise`, whose phases it begins with."""
     _check_real(operator)
     operator.check_data(y)
     if y.shape[0] != 1 or not 0 < beta <= 1:
@@ -104,7 +119,7 @@ def retrieve(
         image: Tensor = torch.fft.irfft2(magnitude * torch.sgn(waves), s=operator.grid, norm="ortho")
         return image
 
-    g = nearest(rng.rand((*operator.in_shape[:-2], rows, columns)).to(y))
+    g = nearest(noise.to(y))
     for _ in range(iterations):
         found = nearest(g)
         if rule == "hio":

@@ -56,6 +56,7 @@ class Need(StrEnum):
     KERNEL = "kernel"
     WIDTH = "width"
     NOISE_PRIOR = "noise-prior"
+    FOURIER = "fourier"
 
     @property
     def sentence(self) -> str:
@@ -76,6 +77,7 @@ _SENTENCES: dict[Need, str] = {
     Need.CODEC: "The method needs a latent model, that is one with an encoder and a decoder.",
     Need.TEXT: "The method needs a model conditioned on text.",
     Need.PARAMETERS: "The method is blind and needs an operator with unknown parameters, such as 'unknown-exposure'.",
+    Need.FOURIER: "The method needs the Fourier magnitudes of a picture in a frame, that is 'phase-retrieval'.",
     Need.KERNEL: "The method needs a blur whose kernel is unknown, that is 'unknown-kernel'.",
     Need.WIDTH: "The method needs a blur whose width is unknown, that is 'unknown-width'.",
     Need.NOISE_PRIOR: "The method needs noise that a prior can be made of, that is correlated Gaussian noise.",
