@@ -130,7 +130,7 @@ class Pipeline:
         operator = self._operator(self.recipe.operator.image_shape(tuple(coloured.shape)))
         shown = _as_grey_as_data(coloured, operator)
         y = operator.data_from_image(shown[None])
-        if shown.shape == picture.shape:  # grey data are no grey picture of something in colour
+        if coloured.shape != picture.shape == shown.shape:  # grey data are no grey picture of something in colour
             notes = []
         return Measurement(Likelihood(operator, self.recipe.noise, y), None, tuple(notes))
 

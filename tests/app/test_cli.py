@@ -116,11 +116,20 @@ def test_sixteen_bits_stay_sixteen_bits(recipe: Path, tmp_path: Path) -> None:
     assert np.abs(mean - exact).max() <= 0.51
 
 
-def test_a_grey_picture_is_taken_as_colour_and_that_is_noted(recipe: Path, tmp_path: Path, capsys) -> None:
+def test_a_grey_picture_stays_grey(recipe: Path, tmp_path: Path) -> None:
     grey = tmp_path / "grey.png"
     write_picture(grey, torch.full((1, 32, 32), 0.5))
     assert run("run", recipe, grey, "-o", tmp_path / "out") == 0
-    assert report(tmp_path / "out")["notes"]
+    assert samples(tmp_path / "out").shape[1:] == (1, 32, 32)
+    assert cv2.imread(str(tmp_path / "out" / "mean.png"), cv2.IMREAD_UNCHANGED).shape == (32, 32)
+
+
+@pytest.mark.weights
+def test_a_grey_picture_under_a_prior_of_colour_is_noted(tmp_path: Path, capsys) -> None:
+    grey = tmp_path / "grey.png"
+    write_picture(grey, torch.full((1, 32, 32), 0.5))
+    assert run("run", "denoise", grey, "-o", tmp_path / "out") == 0
+    assert report(tmp_path / "out")["notes"] == ["grey picture, by a prior of colour pictures"]
     assert "grey" in capsys.readouterr().out
 
 

@@ -198,7 +198,7 @@ def test_everything_that_is_wrong_is_said_at_once_and_no_weight_is_loaded(
         ({"vary": {"noise.sigma": list(range(1, 20002))}}, "at most 10000 recipes, got 20001"),
         ({"inputs": []}, "Expected inputs, got none"),
         ({"inputs": ["empty"]}, "Expected pictures, DICOM or NIfTI, found none"),
-        ({"base": "deblur"}, "Expected a recipe file or a preset"),
+        ({"base": "deblur"}, "Expected a recipe file, a preset out of"),
         ({"base": {**BASE, "operator": TOO_LARGE}, "truth": True}, r"\[diffpir on p0.png\] "),
         ({"reference": {"sigma": "3"}}, "Expected names of varied fields"),
         ({"vary": {"noise.sigma": [0.1, 0.2]}, "reference": {"sigma": "3"}}, r"got none of \[\['0.1', '0.2'\]\]"),
