@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--samples", metavar="K", type=int, default=4, help="samples a picture (default: 4)")
     demo.add_argument("--size", metavar="N", type=int, default=160, help="use the middle N x N pixels (default: 160)")
-    demo.add_argument("--whole", action="store_true", help="use whole pictures; takes about three times as long")
+    demo.add_argument("--whole", action="store_true", help="use whole pictures, three times the pixels")
     demo.set_defaults(command=_demo)
 
     _add_serve(commands)

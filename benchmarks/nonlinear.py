@@ -30,6 +30,7 @@ from PIL import Image
 from torch import Tensor
 
 from app.pictures import read_picture, write_picture
+from benchmarks.methods import middle
 from operators.errors import Diverged
 from operators.likelihood import Likelihood
 from operators.phase import PhaseRetrieval
@@ -313,9 +314,7 @@ def folder(path: Path, names: list[str] | None, size: int) -> Iterator[tuple[str
     """The middle (C, size, size) of each picture of a folder, or of those named."""
     kinds = {".png", ".jpg", ".bmp"}
     for file in [path / n for n in names] if names else sorted(p for p in path.iterdir() if p.suffix.lower() in kinds):
-        pixels = read_picture(file).pixels
-        top, left = (pixels.shape[1] - size) // 2, (pixels.shape[2] - size) // 2
-        yield file.name, pixels[:, top : top + size, left : left + size]
+        yield file.name, middle(read_picture(file).pixels, size)
 
 
 def main() -> int:

@@ -13,6 +13,7 @@ import numpy as np
 
 from app.gui.form import recipe_of
 from app.pictures import read_picture
+from benchmarks.methods import middle
 from restoration.assets import AssetStore
 from restoration.metrics import psnr
 from restoration.pipeline import Pipeline
@@ -56,8 +57,7 @@ def measured(problem: str, quality: str, side: int, store: AssetStore) -> tuple[
     rows = []
     for name in IMAGES:
         whole = read_picture(store.resolve(store.card(name, "image"))).pixels
-        top, left = ((extent - side) // 2 for extent in whole.shape[-2:])
-        measurement = pipeline.simulate(whole[:, top : top + side, left : left + side])
+        measurement = pipeline.simulate(middle(whole, side))
         report = pipeline.run(measurement).report
         truth, data = measurement.truth, measurement.likelihood.y
         same = truth is not None and data.shape[1:] == truth.shape

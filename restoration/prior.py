@@ -133,7 +133,7 @@ class Grey(Denoiser):
     Shapes: x (B, 1, H, W), sigma (B,) or (B, 1, H, W) → (B, 1, H, W).
 
     Source: ours. On nine luminance pictures of CBSD68 at noise 25 of 255: 28.8 dB, equal channels at sigma 23.1 dB;
-    other noise to add changes 0.01 dB.
+    the mean over two such noises gains 0.01 dB.
     """
 
     _extra: Tensor
