@@ -29,6 +29,7 @@ from app.jobs import Busy, Job, JobStore, disk_refuses, put
 from app.restore import prior_of
 from app.settings import Settings
 from operators.errors import PreimageError, WriteError
+from restoration.allocator import return_freed_memory
 from restoration.assets import AssetStore
 from restoration.prior import Cost, Denoiser, Prior
 from restoration.recipe import TrainedPrior
@@ -282,6 +283,7 @@ def main(argv: list[str]) -> int:
         if (name := names.get()) is None:
             return 0
         _do(store, name, workers, assets, stop)
+        return_freed_memory()
         with contextlib.suppress(OSError):
             answers.write(f"{name}\n")
             answers.flush()

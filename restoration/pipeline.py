@@ -17,6 +17,7 @@ from operators.errors import Diverged, NeedError, RecipeError, ShapeError
 from operators.likelihood import Likelihood
 from operators.rng import Rng
 from operators.spec import pin
+from restoration.allocator import keep_freed_memory
 from restoration.assets import AssetStore
 from restoration.bridge import BilledBridge, Bridge
 from restoration.method import Found, Step
@@ -96,7 +97,8 @@ class Pipeline:
     ) -> "Pipeline":
         """Check the recipe and load its prior; `base` is the folder that relative paths in the recipe refer to.
 
-        `load` gives the prior instead, for those who keep it.
+        `load` gives the prior instead, for those who keep it. On a CPU, memory that the process frees stays with it
+        from now on, see `restoration.allocator`.
         """
         store, device = store or AssetStore(), torch.device(device)
         if device.type == "cuda" and not torch.cuda.is_available():
@@ -104,6 +106,8 @@ class Pipeline:
         if problems := recipe.problems(store, base):
             raise NeedError(" ".join(problems))
         recipe = pin(recipe, base)
+        if device.type == "cpu":
+            keep_freed_memory()
         denoiser = recipe.model.load(store, device, precision) if load is None else load(recipe.model)
         hashes = recipe.model.asset_hashes(store)
         # Only a network runs in anything but the state's own precision.
@@ -180,6 +184,7 @@ class Pipeline:
         if isinstance(model, Bridge):
             # `Recipe.problems` lets methods without a model through as well; they are given none.
             if isinstance(method, DirectBridge | CDDB):
+                model = model.told(self.recipe.operator, self.recipe.noise, held_to_data=isinstance(method, CDDB))
                 return method.run(BilledBridge(model, cost), likelihood, rng)
             return method.run(None, likelihood, rng)
         if model is not None and model.shape[0] == 3 and likelihood.operator.in_shape[:1] == (1,):

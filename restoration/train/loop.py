@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from restoration.allocator import keep_freed_memory
 from restoration.nets.unet import ResidualUNet
 from restoration.precision import resolve_precision
 from restoration.preconditioning import edm
@@ -242,6 +243,8 @@ def train(
     `out` receives `state.pt` (everything a resumed run needs), `ema.safetensors` (what is shipped) and `log.jsonl`.
     """
     device = device or default_device()
+    if device.type == "cpu":
+        keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
     if not minutes > 0:
@@ -270,7 +273,12 @@ def train(
         torch.default_generator.manual_seed(recipe.seed)
         net = objective.net(recipe.channels, recipe.blocks, recipe.embedding)
     if init is not None:
-        widen({k: v.float() for k, v in load_weights(init).items()}, net)
+        state = {k: v.float() for k, v in load_weights(init).items()}
+        widen(state, net)
+        if state["head.weight"].shape[1] < net.head.weight.shape[1]:
+            # A prior answered another question than a bridge: keep its features, not its answers.
+            nn.init.zeros_(net.tail.weight)
+            nn.init.zeros_(net.tail.bias)  # type: ignore[arg-type]
     # bf16 needs channels_last to pay, and fp32 on a CPU is several times slower with it (measured: 28 against 152
     # GFLOP/s), so they come together.
     bf16 = resolve_precision("auto", device) == "bf16"
