@@ -156,4 +156,5 @@ def load_bridge(card: AssetCard, path: Path, device: torch.device, precision: Pr
     raw = Raw(net, shape, resolve_precision(precision, device))
     tiled = Tiled(Padded(raw, net.multiple), step_of=net.multiple)
     seen = bool(card.net.seen_channels)
-    return Bridge(tiled, card.bridge.path, card.bridge.predicts, shape, sees_start=seen).to(device)
+    spec = card.bridge
+    return Bridge(tiled, spec.path, spec.predicts, shape, sees_start=seen, tasks=spec.tasks).to(device)

@@ -4,7 +4,8 @@ A network that was trained on pairs answers for the clean image at each time of 
 one step function walks any of the paths. States are on [-1, 1]; what enters and leaves a method is in unit range.
 """
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -23,6 +24,9 @@ from operators.spec import Need, Spec
 from restoration.bridge_paths import AnyPath, Array, Path, Table
 from restoration.prior import Cost, Prior
 from restoration.steps import white
+
+# The clock of one of several tasks runs from 2 k to 2 k + 1: the gap keeps them apart for a smooth embedding.
+CLOCK_GAP = 2.0
 
 Predicts = Literal["x0", "epsilon", "residual", "displacement", "resnoise", "residual-noise"]
 
@@ -121,6 +125,7 @@ class Bridge(nn.Module):
         shape: of images without batch, None where any size will do.
         sees_start: whether y is in the input, as further channels behind x_t.
         clock: (T + 1,), what the network is told for each t; t / T unless given.
+        tasks: what it was trained for. One of several is told by the clock: that of task k runs from 2 k to 2 k + 1.
     """
 
     offers: ClassVar[frozenset[Need]] = frozenset({Need.BRIDGE, Need.VJP})
@@ -138,12 +143,29 @@ class Bridge(nn.Module):
         *,
         sees_start: bool = True,
         clock: Array | None = None,
+        tasks: "tuple[Task, ...]" = (),
     ) -> None:
         super().__init__()
+        self.tasks = tasks
         self.net, self.path, self.predicts, self.shape, self.sees_start = net, path, predicts, shape, sees_start
         self.table = table = path.table
         self.clock = np.arange(table.last + 1) / table.last if clock is None else clock
         self._weights = None if predicts == "residual-noise" else weights(table, predicts)
+
+    def told(self, operator: OperatorSpec, noise: Noise, *, held_to_data: bool) -> "Bridge":
+        """This bridge with the clock of the one of its tasks that a measurement belongs to.
+
+        Raises:
+            NeedError: it was trained for several, and for none like this.
+        """
+        if len(self.tasks) < 2:
+            return self
+        place = suited(self.tasks, operator, noise, held_to_data=held_to_data)
+        if isinstance(place, str):
+            raise NeedError(f"The bridge expected {place}; choose the bridge of that measurement, or DiffPIR.")
+        told = copy.copy(self)
+        told.clock = self.clock + CLOCK_GAP * place
+        return told
 
     def walk(self, steps: int | None, eta: float | None) -> tuple[Table, float, list[tuple[int, int]]]:
         """The table, the share of fresh noise and the pairs (t, next t); None is what the path's authors have."""
@@ -227,7 +249,8 @@ class Task(Spec):
     """The measurement that a bridge was trained for, with the numbers in it that training varied.
 
     `ranges` names them by their place, such as "operator.kernel.std" or "noise.sigma", with the smallest and the
-    largest; whole numbers stay whole.
+    largest; whole numbers stay whole. `anything` names parts of which training drew so many that any will do, such as
+    "operator.mask".
 
     Raises:
         pydantic.ValidationError: a name that is no number of operator or noise, or an end that these refuse.
@@ -238,6 +261,7 @@ class Task(Spec):
     ranges: Annotated[dict[str, tuple[float, float]], Field(description="Numbers that vary, smallest and largest.")] = (
         Field(default_factory=dict)
     )
+    anything: Annotated[tuple[str, ...], Field(description="Parts that may be anything.")] = ()
 
     @model_validator(mode="after")
     def _ends(self) -> "Task":
@@ -247,6 +271,9 @@ class Task(Spec):
                 raise ValueError(f"Expected the name of a number and its range, lowest first, got '{name}' {ends}.")
             for end in ends:
                 self._at({name: end})
+        for part in self.anything:
+            if not any(f"{name}.".startswith(f"{part}.") for name in numbers):
+                raise ValueError(f"Expected the name of a part of operator or noise, got '{part}'.")
         return self
 
     def draw(self, rng: np.random.Generator) -> tuple[OperatorSpec, Noise]:
@@ -276,7 +303,7 @@ class Task(Spec):
         kinds = [name for name in wanted if name.rpartition(".")[2] == "kind"]  # these say most: they go first
         for name in [*kinds, *wanted, *got]:
             want, have = wanted.get(name), got.get(name)
-            if want == have:
+            if want == have or any(f"{name}.".startswith(f"{part}.") for part in self.anything):
                 continue
             if name in self.ranges and isinstance(have, (int, float)):
                 low, high = self.ranges[name]
@@ -287,6 +314,23 @@ class Task(Spec):
                 continue
             return f"{name} {want!r}, got {have!r}"
         return None
+
+
+def suited(tasks: "Sequence[Task]", operator: OperatorSpec, noise: Noise, *, held_to_data: bool) -> int | str:
+    """The place of the task that a measurement belongs to, or what of it no task was trained for, in words.
+
+    A task that the measurement fits as it is goes before one that only a method held to the data may be given.
+    """
+    for held in (False, True) if held_to_data else (False,):
+        for place, task in enumerate(tasks):
+            if task.misfit(operator, noise, held_to_data=held) is None:
+                return place
+    alike = [task for task in tasks if task.operator.kind == operator.kind]
+    if not alike and len(tasks) > 1:
+        known = ", ".join(repr(kind) for kind in dict.fromkeys(task.operator.kind for task in tasks))
+        return f"operator.kind out of {known}, got {operator.kind!r}"
+    wrong = (task.misfit(operator, noise, held_to_data=held_to_data) for task in alike or tasks)
+    return next(words for words in wrong if words)
 
 
 def _is_number(value: object) -> bool:
@@ -312,7 +356,7 @@ class BridgeSpec(Spec):
 
     path: Annotated[AnyPath, Field(description="From degraded to clean.")]
     predicts: Annotated[Predicts, Field(description="What the network answers.")] = "x0"
-    task: Annotated[Task, Field(description="What it was trained for.")]
+    tasks: Annotated[tuple[Task, ...], Field(min_length=1, description="What it was trained for, one or several.")]
 
     @model_validator(mode="after")
     def _told(self) -> "BridgeSpec":

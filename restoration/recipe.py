@@ -24,7 +24,7 @@ from restoration.alternating import Alternating
 from restoration.analytic import PowerLawPrior
 from restoration.assets import AssetStore, load_bridge, load_denoiser
 from restoration.best_of import BestOf
-from restoration.bridge import Bridge
+from restoration.bridge import Bridge, suited
 from restoration.checkpoints import Checkpoint
 from restoration.i2sb_checkpoint import I2SBCheckpoint
 from restoration.methods.blind_dps import BlindDPS
@@ -134,7 +134,8 @@ class TrainedBridge(Spec):
         card = store.cards.get(self.name)
         if card is None or card.bridge is None:
             return []  # said by `sigma_range`
-        if wrong := card.bridge.task.misfit(operator, noise, held_to_data=isinstance(method, CDDB)):
+        wrong = suited(card.bridge.tasks, operator, noise, held_to_data=isinstance(method, CDDB))
+        if isinstance(wrong, str):
             return [f"The bridge '{self.name}' expected {wrong}; choose the bridge of that measurement, or DiffPIR."]
         return []
 

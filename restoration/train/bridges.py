@@ -18,7 +18,7 @@ from operators.errors import PreimageError
 from operators.likelihood import Likelihood
 from operators.noise import Noise
 from operators.rng import Rng
-from restoration.bridge import Bridge, BridgeSpec, pair, start, step, target
+from restoration.bridge import CLOCK_GAP, Bridge, BridgeSpec, pair, start, step, target
 from restoration.nets.unet import ResidualUNet
 
 # Operators drawn for a batch at most: building one takes some 10 ms, which a GPU would wait for.
@@ -44,10 +44,13 @@ class Bridging:
     def __init__(self, values: dict[str, Any], image_channels: int, crop: int) -> None:
         try:
             self.spec = BridgeTraining.model_validate(values)
-            self._degrade: tuple[Operator, Noise] | None = None
-            if not self.spec.task.ranges:
-                self._degrade = self.spec.task.operator.build((image_channels, crop, crop)), self.spec.task.noise
-            self.degraded(torch.zeros(1, image_channels, crop, crop), np.random.default_rng(0))
+            shape = (image_channels, crop, crop)
+            # what never varies is built once
+            self._fixed: dict[int, tuple[Operator, Noise]] = {
+                k: (t.operator.build(shape), t.noise) for k, t in enumerate(self.spec.tasks) if not t.ranges
+            }
+            for task in range(len(self.spec.tasks)):
+                self.degraded(torch.zeros(1, *shape), np.random.default_rng(0), task)
         except ValidationError as error:
             faults = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors()[:5])
             raise ValueError(f"Expected a bridge in the recipe, got {faults}; correct these fields.") from error
@@ -61,21 +64,28 @@ class Bridging:
         out = 2 * self.channels if self.spec.predicts == "residual-noise" else self.channels
         return ResidualUNet(channels, blocks, embedding, self.channels, seen, out)
 
-    def degraded(self, x: Tensor, rng: np.random.Generator) -> Tensor:
-        """The degraded images that runs start from, `Operator.guess` of simulated data.
+    def drawn(self, x: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Degraded images of tasks drawn at random, each equally often, and the tasks: (B, C, H, W) and (B,)."""
+        made, tasks, group = [], [], math.ceil(len(x) / DRAWS)
+        for part in x.split(group):
+            tasks += [int(rng.integers(len(self.spec.tasks)))] * len(part)
+            made.append(self.degraded(part, rng, tasks[-1]))
+        return torch.cat(made), torch.tensor(tasks)
+
+    def degraded(self, x: Tensor, rng: np.random.Generator, task: int = 0) -> Tensor:
+        """The degraded images that runs of a task start from, `Operator.guess` of simulated data.
+
+        One operator for all of them, drawn from the task's ranges.
 
         Shapes: x (B, C, H, W) → the same.   Units: [-1, 1].
         """
-        clean, seeds = (x + 1) / 2, [int(s) for s in rng.integers(2**63 - 1, size=len(x))]
-        if self._degrade is not None and self._degrade[0].in_shape == tuple(x.shape[1:]):
-            operator, noise = self._degrade
-            return 2 * _guess(operator.to(x.device), noise, clean, seeds) - 1
-        made, group = [], math.ceil(len(x) / DRAWS)
-        for k in range(0, len(x), group):
-            spec, noise = self.spec.task.draw(rng)
-            operator = spec.build(tuple(x.shape[1:])).to(x.device)
-            made.append(_guess(operator, noise, clean[k : k + group], seeds[k : k + group]))
-        return 2 * torch.cat(made) - 1
+        made = self._fixed.get(task)
+        if made is None or made[0].in_shape != tuple(x.shape[1:]):
+            spec, law = self.spec.tasks[task].draw(rng)
+            made = spec.build(tuple(x.shape[1:])), law
+        operator, noise = made
+        seeds = [int(s) for s in rng.integers(2**63 - 1, size=len(x))]
+        return 2 * _guess(operator.to(x.device), noise, (x + 1) / 2, seeds) - 1
 
     def loss(
         self,
@@ -87,8 +97,8 @@ class Bridging:
         layout: torch.memory_format,
     ) -> Tensor:
         """Mean error of the network's answer for clean images x (B, C, H, W) on [-1, 1]."""
-        bridge = self.bridge(net, layout)
-        y = self.degraded(x, rng)
+        y, tasks = self.drawn(x, rng)
+        bridge = self.bridge(net, tasks, layout)
         t = torch.from_numpy(rng.integers(1, bridge.table.last + 1, len(x)))
         noise = torch.randn(x.shape, generator=generator, device=x.device)
         state = pair(bridge.table, x, y, t, noise)
@@ -97,11 +107,14 @@ class Bridging:
             answer = bridge.answer(state, t, y)
         return F.mse_loss(answer.float(), wanted) if self.spec.loss == "mse" else F.l1_loss(answer.float(), wanted)
 
-    def bridge(self, net: nn.Module, layout: torch.memory_format = torch.contiguous_format) -> Bridge:
-        """The bridge with this network, as it is at the moment."""
+    def bridge(
+        self, net: nn.Module, tasks: Tensor | int = 0, layout: torch.memory_format = torch.contiguous_format
+    ) -> Bridge:
+        """The bridge with this network, as it is at the moment, for one task or one for each image, (B,)."""
+        told = CLOCK_GAP * torch.as_tensor(tasks)
 
         def laid(both: Tensor, clock: Tensor) -> Tensor:
-            answer: Tensor = net(both.contiguous(memory_format=layout), clock)
+            answer: Tensor = net(both.contiguous(memory_format=layout), clock + told.to(clock))
             return answer
 
         shape = (self.channels, None, None)
@@ -117,27 +130,35 @@ class BridgeValidation:
 
     def __init__(self, objective: Bridging, images: Tensor) -> None:
         self.objective, self.images = objective, images
-        self.degraded = objective.degraded(images, np.random.default_rng(20260101))
+        rng = np.random.default_rng(20260101)
+        # an operator of its own for each image: a mean over the ranges, not one draw of them
+        self.degraded = [
+            torch.cat([objective.degraded(x[None], rng, task) for x in images])
+            for task in range(len(objective.spec.tasks))
+        ]
 
     @torch.no_grad()
     def run(
         self, net: nn.Module, device: torch.device, autocast: contextlib.AbstractContextManager[Any]
     ) -> dict[str, float]:
-        """Keys `psnr_start`, `psnr_1` and `psnr_sample`."""
-        bridge = self.objective.bridge(net)
-        found = {"psnr_start": _psnr(self.degraded, self.images)}
-        for name, steps in (("psnr_1", 1), ("psnr_sample", None)):
-            table, eta, times = bridge.walk(steps, None)
-            done = []
-            for k, y in enumerate(self.degraded.split(8)):
-                y, rng = y.to(device), Rng(range(8 * k, 8 * k + len(y)), device=device)
-                x = start(table, y, rng)
-                for t, to in times:
-                    with autocast:
-                        x0, ahead = bridge(x, torch.full((len(x),), t), y)
-                    x = step(table, t, to, x, x0.float(), ahead.float(), eta, rng)
-                done.append(x.cpu())
-            found[name] = _psnr(torch.cat(done), self.images)
+        """Keys `psnr_start`, `psnr_1` and `psnr_sample`; with several tasks `psnr_1.0` and so on."""
+        found = {}
+        for task, degraded in enumerate(self.degraded):
+            bridge = self.objective.bridge(net, task)
+            ending = f".{task}" if len(self.degraded) > 1 else ""
+            found[f"psnr_start{ending}"] = _psnr(degraded, self.images)
+            for name, steps in (("psnr_1", 1), ("psnr_sample", None)):
+                table, eta, times = bridge.walk(steps, None)
+                done = []
+                for k, y in enumerate(degraded.split(8)):
+                    y, rng = y.to(device), Rng(range(8 * k, 8 * k + len(y)), device=device)
+                    x = start(table, y, rng)
+                    for t, to in times:
+                        with autocast:
+                            x0, ahead = bridge(x, torch.full((len(x),), t), y)
+                        x = step(table, t, to, x, x0.float(), ahead.float(), eta, rng)
+                    done.append(x.cpu())
+                found[f"{name}{ending}"] = _psnr(torch.cat(done), self.images)
         return found
 
 

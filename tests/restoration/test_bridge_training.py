@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from operators import Gaussian
 from operators.errors import AssetMissing, NeedError, RecipeError, ShapeError
 from restoration.assets import AssetStore, load_bridge
-from restoration.bridge import BridgeSpec, Task, pair
+from restoration.bridge import Bridge, BridgeSpec, Task, pair
 from restoration.bridge_paths import I2SB
 from restoration.i2sb_checkpoint import I2SBCheckpoint
 from restoration.pipeline import Pipeline
@@ -27,12 +27,12 @@ from tests.restoration.published_nets import Weights, adm
 DEBLUR: dict[str, Any] = {
     "path": {"kind": "i2sb", "steps": 50},
     "predicts": "displacement",
-    "task": {
+    "tasks": [{
         "operator": {"kind": "blur", "kernel": {"kind": "gaussian", "size": 9, "std": 1.5}},
         "noise": {"kind": "gaussian", "sigma": 0.02},
         "ranges": {"operator.kernel.std": [1.0, 2.0], "noise.sigma": [0.01, 0.03]},
-    },
-}
+    }],
+}  # fmt: skip
 TINY = TrainRecipe(
     name="tiny", channels=(8, 12), blocks=1, embedding=16, crop=32, validation_crop=64, batch=4, scales=(1.0,),
     held_out=("b.png",), warmup_steps=5, learning_rate=2e-3, planned_minutes=100.0, ema=0.9, bridge=DEBLUR,
@@ -64,7 +64,7 @@ class Affine(nn.Module):
 def test_the_loss_leads_to_the_conditional_mean(path: dict[str, Any], predicts: str) -> None:
     """Independent Gaussian pixels, data with noise: E[x0 | x_t, y] is known and the trained network comes near it."""
     task = {"operator": {"kind": "identity"}, "noise": {"kind": "gaussian", "sigma": 0.2}}
-    objective = Bridging({"path": path, "predicts": predicts, "task": task}, 1, 8)
+    objective = Bridging({"path": path, "predicts": predicts, "tasks": [task]}, 1, 8)
     table, rng, generator = objective.spec.path.table, np.random.default_rng(0), torch.Generator().manual_seed(0)
     mean, variance, noise = 0.2, 0.25, 0.4**2  # of x0, and of the data, on [-1, 1]
     net = Affine(table.last)
@@ -98,15 +98,61 @@ def test_the_loss_leads_to_the_conditional_mean(path: dict[str, Any], predicts: 
 def test_degradations_are_drawn_anew_and_repeat_with_their_seed() -> None:
     objective = Bridging(DEBLUR, 3, 16)
     x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)).expand(3, -1, -1, -1) * 2 - 1
-    first, again, other = (objective.degraded(x, np.random.default_rng(s)) for s in (0, 0, 1))
+    first, again, other = (objective.drawn(x, np.random.default_rng(s))[0] for s in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert not torch.equal(first[0], first[1])
-    drawn = [Task.model_validate(DEBLUR["task"]).draw(np.random.default_rng(s)) for s in range(20)]
+    drawn = [Task.model_validate(DEBLUR["tasks"][0]).draw(np.random.default_rng(s)) for s in range(20)]
     stds = [spec.kernel.std for spec, _ in drawn]  # type: ignore[attr-defined]
     assert 1.0 <= min(stds) < 1.2
     assert 1.8 < max(stds) <= 2.0
     assert all(isinstance(noise, Gaussian) and 0.01 <= noise.sigma <= 0.03 for _, noise in drawn)
+
+
+SEVERAL: dict[str, Any] = {
+    **DEBLUR,
+    "tasks": [
+        *DEBLUR["tasks"],
+        {"operator": {"kind": "downsample", "factor": 2}, "noise": {"kind": "gaussian", "sigma": 0.02}},
+        {"operator": {"kind": "blur", "kernel": {"kind": "disk", "radius": 2.0}}},
+    ],
+}
+
+
+def test_each_task_has_a_clock_of_its_own(tmp_path: Path) -> None:
+    """Which task a picture belongs to is what the network is told, in training as in use."""
+    objective = Bridging(SEVERAL, 3, 16)
+    x = torch.rand(64, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    _, tasks = objective.drawn(x, np.random.default_rng(0))
+    assert sorted(set(tasks.tolist())) == [0, 1, 2]
+    heard: list[Tensor] = []
+
+    class Ear(nn.Module):
+        def forward(self, both: Tensor, clock: Tensor) -> Tensor:
+            heard.append(clock)
+            return both[:, :3]
+
+    x, t = x[:3], torch.tensor([50, 25, 50])
+    objective.bridge(Ear(), torch.tensor([0, 1, 2])).answer(x, t, x)
+    assert torch.equal(heard[-1], torch.tensor([1.0, 2.5, 5.0]))
+
+    spec = BridgeSpec.model_validate(SEVERAL)
+    bridge = Bridge(Ear(), spec.path, spec.predicts, (3, None, None), tasks=spec.tasks)
+    noise = spec.tasks[0].noise
+    for place, task in enumerate(spec.tasks):
+        bridge.told(task.operator, noise, held_to_data=True).answer(x, t, x)
+        assert torch.equal(heard[-1], 2.0 * place + torch.tensor([1.0, 0.5, 1.0]))
+    wide = spec.tasks[0].operator.model_validate({"kernel": {"kind": "gaussian", "size": 9, "std": 2.5}})
+    with pytest.raises(NeedError, match=r"std from 1 to 2, got 2\.5"):
+        bridge.told(wide, noise, held_to_data=False)
+    bridge.told(wide, noise, held_to_data=True).answer(x, t, x)
+    assert torch.equal(heard[-1], torch.tensor([1.0, 0.5, 1.0]))
+
+    (tmp_path / "none").write_bytes(b"no weights")
+    assets = store(tmp_path / "a", tmp_path / "none", SEVERAL)
+    values = {"operator": {"kind": "identity"}, "model": {"kind": "bridge", "name": "deblur"}}
+    said = " ".join(Recipe.model_validate({**values, "method": {"kind": "cddb"}}).problems(assets))
+    assert "operator.kind out of 'blur', 'downsample', got 'identity'" in said
 
 
 @pytest.fixture
@@ -133,6 +179,8 @@ def store(folder: Path, weights: Path, bridge: dict[str, Any], **net: Any) -> As
     def toml(value: Any) -> str:
         if isinstance(value, dict):
             return "{" + ", ".join(f"{json.dumps(k)} = {toml(v)}" for k, v in value.items()) + "}"
+        if isinstance(value, list):
+            return "[" + ", ".join(map(toml, value)) + "]"
         return json.dumps(value)
 
     lines = "\n".join(f"{name} = {toml(value)}" for name, value in card.items())
@@ -153,7 +201,7 @@ def test_a_bridge_trains_resumes_and_runs_from_its_card(photos: Path, tmp_path: 
     assert load_weights(out / "ema.safetensors")["head.weight"].shape == (8, 6, 3, 3)
 
     assets = store(tmp_path / "assets", out / "ema.safetensors", DEBLUR)
-    operator = DEBLUR["task"]["operator"]
+    operator = DEBLUR["tasks"][0]["operator"]
     values = {"operator": operator, "model": {"kind": "bridge", "name": "deblur"}, "seeds": [0, 1]}
     truth = torch.rand(3, 21, 26, generator=torch.Generator().manual_seed(0))
     for method, calls, pulled in (({"kind": "bridge", "steps": 3}, 3, 0), ({"kind": "cddb", "form": "deep"}, 10, 10)):
@@ -187,7 +235,7 @@ def test_large_pictures_are_tiled_without_seams(tmp_path: Path) -> None:
 def test_wrong_pairs_are_refused_before_weights_are_read(tmp_path: Path) -> None:
     (tmp_path / "none").write_bytes(b"no weights")
     task = {"operator": {"kind": "downsample", "factor": 4}, "noise": {"kind": "gaussian", "sigma": 0.02}}
-    small = store(tmp_path / "sr", tmp_path / "none", {"path": {"kind": "resshift"}, "task": task})
+    small = store(tmp_path / "sr", tmp_path / "none", {"path": {"kind": "resshift"}, "tasks": [task]})
     blur = store(tmp_path / "blur", tmp_path / "none", DEBLUR)
 
     def said(assets: AssetStore, operator: dict[str, Any], method: str = "bridge", sigma: float = 0.02) -> str:
@@ -215,6 +263,12 @@ def test_wrong_pairs_are_refused_before_weights_are_read(tmp_path: Path) -> None
     assert "noise.sigma from 0.01 to 0.03, got 0.1" in said(blur, width(1.5), sigma=0.1)
     assert "prior that denoises" in said(blur, width(1.5), "diffpir")
     assert "'cddb'" in said(blur, width(1.5), "diffpir")
+    mask = {"kind": "scratch", "count": 3, "width": 2}
+    paint = {"operator": {"kind": "inpainting", "mask": mask}, "anything": ["operator.mask"]}
+    holes = store(tmp_path / "holes", tmp_path / "none", {"path": {"kind": "resshift"}, "tasks": [paint]})
+    other = {"kind": "inpainting", "mask": {"kind": "random", "fraction": 0.2}}
+    assert said(holes, other, sigma=0.01) == said(holes, other, "cddb") == ""
+    assert "noise.sigma 0.01, got 0.02" in said(holes, other)
     assert "bridge model" in " ".join(
         Recipe.model_validate({"operator": four, "method": {"kind": "bridge"}}).problems(AssetStore())
     )
@@ -228,9 +282,11 @@ def test_wrong_pairs_are_refused_before_weights_are_read(tmp_path: Path) -> None
         ({"path": {"kind": "none"}}, "path"),
         ({"predicts": "epsilon"}, "let the network predict x0"),
         ({"path": {"kind": "indi"}, "predicts": "residual-noise"}, "plain noise"),
-        ({"task": {"operator": {"kind": "identity"}, "ranges": {"operator.std": [0, 1]}}}, "operator.std"),
-        ({"task": {"operator": {"kind": "identity"}, "ranges": {"noise.sigma": [-1, 1]}}}, "greater than"),
-        ({"task": {"operator": {"kind": "downsample", "factor": 3}}}, "multiple"),
+        ({"tasks": [{"operator": {"kind": "identity"}, "ranges": {"operator.std": [0, 1]}}]}, "operator.std"),
+        ({"tasks": [{"operator": {"kind": "identity"}, "ranges": {"noise.sigma": [-1, 1]}}]}, "greater than"),
+        ({"tasks": [{"operator": {"kind": "identity"}, "anything": ["operator.mask"]}]}, "operator.mask"),
+        ({"tasks": [{"operator": {"kind": "downsample", "factor": 3}}]}, "multiple"),
+        ({"tasks": []}, "at least 1"),
         ({"steps": 3}, "steps"),
     ],
 )
