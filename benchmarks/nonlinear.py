@@ -18,7 +18,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from app.gui.quality import ROWS
 from app.pictures import read_picture, write_picture
+from benchmarks.book import Book, Row
 from benchmarks.methods import middle
 from operators.errors import Diverged
 from operators.likelihood import Likelihood
@@ -44,7 +46,6 @@ from restoration.prior import Denoiser
 from restoration.recipe import Recipe, read_recipe
 
 Settings = dict[str, Any]
-Row = dict[str, Any]
 
 RUNS = 4
 SUCCESS = 25.0
@@ -125,31 +126,6 @@ class Subject:
     number: int
     name: str
     truth: Tensor
-
-
-class Book:
-    """Rows in a JSON lines file; a row that is there is not made again."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        self.rows = {_key(row): row for row in map(json.loads, lines)}
-
-    def row(self, asked: Row, make: Callable[[], Row]) -> Row:
-        """The row with these values, made now if it is not there."""
-        key = _key(asked)
-        if key not in self.rows:
-            self.rows[key] = row = asked | make()
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a") as lines:
-                lines.write(json.dumps(row) + "\n")
-            shown = ("task", "picture", "method", "psnr", "residual", "seconds")
-            print(*(row[name] for name in shown), flush=True)
-        return self.rows[key]
-
-
-def _key(row: Row) -> str:
-    return json.dumps([row[name] for name in ("task", "picture", "method", "settings")], sort_keys=True)
 
 
 class Bench:
@@ -239,6 +215,10 @@ def phase(book: Book, bench: Bench, subjects: list[Subject], methods: list[str])
     preset = read_recipe(PHASE)[0].method.model_dump(mode="json")
     alone = DAPS.model_validate(ALONE).model_dump(mode="json")
     samplers = {"daps": (alone, RUNS), "dps": (PHASE_DPS, 1), "preset": (preset, 1)}
+    samplers |= {
+        f"page {quality}": (choice.method.model_dump(mode="json"), 1)
+        for quality, choice in next(row for row in ROWS if PHASE in row.kinds).three.items()
+    }
     seconds: dict[str, float] = {}
     for method in ["daps", *(m for m in methods if m != "daps")]:
         for subject in subjects:

@@ -262,6 +262,10 @@ class Task(Spec):
         Field(default_factory=dict)
     )
     anything: Annotated[tuple[str, ...], Field(description="Parts that may be anything.")] = ()
+    made_by: Annotated[
+        Literal["operator", "real-world"],
+        Field(description="What made the data of training: the operator and its noise, or damage that none describes."),
+    ] = "operator"
 
     @model_validator(mode="after")
     def _ends(self) -> "Task":

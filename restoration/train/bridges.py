@@ -20,6 +20,7 @@ from operators.noise import Noise
 from operators.rng import Rng
 from restoration.bridge import CLOCK_GAP, Bridge, BridgeSpec, pair, start, step, target
 from restoration.nets.unet import ResidualUNet
+from restoration.train.degradations import real_world
 
 # Operators drawn for a batch at most: building one takes some 10 ms, which a GPU would wait for.
 DRAWS = 8
@@ -84,6 +85,10 @@ class Bridging:
             spec, law = self.spec.tasks[task].draw(rng)
             made = spec.build(tuple(x.shape[1:])), law
         operator, noise = made
+        if self.spec.tasks[task].made_by == "real-world":
+            small = real_world((x + 1) / 2, x.shape[-1] // operator.out_shape[-1], rng)
+            with torch.no_grad():
+                return 2 * operator.to(x.device).guess(small) - 1
         seeds = [int(s) for s in rng.integers(2**63 - 1, size=len(x))]
         return 2 * _guess(operator.to(x.device), noise, (x + 1) / 2, seeds) - 1
 
