@@ -80,17 +80,20 @@ class Bridging:
 
         Shapes: x (B, C, H, W) → the same.   Units: [-1, 1].
         """
-        made = self._fixed.get(task)
-        if made is None or made[0].in_shape != tuple(x.shape[1:]):
-            spec, law = self.spec.tasks[task].draw(rng)
-            made = spec.build(tuple(x.shape[1:])), law
-        operator, noise = made
-        if self.spec.tasks[task].made_by == "real-world":
-            small = real_world((x + 1) / 2, x.shape[-1] // operator.out_shape[-1], rng)
-            with torch.no_grad():
-                return 2 * operator.to(x.device).guess(small) - 1
-        seeds = [int(s) for s in rng.integers(2**63 - 1, size=len(x))]
-        return 2 * _guess(operator.to(x.device), noise, (x + 1) / 2, seeds) - 1
+        one, shape, clean = self.spec.tasks[task], tuple(x.shape[1:]), (x + 1) / 2
+        fixed = self._fixed.get(task)
+        if fixed is None or fixed[0].in_shape != shape:
+            spec, law = one.draw(rng)
+            fixed = spec.build(shape), law
+        operator, noise = fixed[0].to(x.device), fixed[1]
+        told = one.operator.build(shape).to(x.device) if one.blind and one.ranges else operator
+        with torch.no_grad():
+            if one.made_by == "real-world":
+                y = real_world(clean, x.shape[-1] // operator.out_shape[-1], rng)
+            else:
+                seeds = [int(s) for s in rng.integers(2**63 - 1, size=len(x))]
+                y = Likelihood.simulate(operator, noise, clean, Rng(seeds, device=x.device)).y
+            return 2 * told.guess(y) - 1
 
     def loss(
         self,
@@ -165,11 +168,6 @@ class BridgeValidation:
                     done.append(x.cpu())
                 found[f"{name}{ending}"] = _psnr(torch.cat(done), self.images)
         return found
-
-
-def _guess(operator: Operator, noise: Noise, clean: Tensor, seeds: list[int]) -> Tensor:
-    with torch.no_grad():
-        return Likelihood.simulate(operator, noise, clean, Rng(seeds, device=clean.device)).guess()
 
 
 def _psnr(x: Tensor, truth: Tensor) -> float:

@@ -28,7 +28,7 @@ from restoration.precision import resolve_precision
 from restoration.preconditioning import edm
 from restoration.train.data import Crops, centre_crops, load_photos
 from restoration.train.optim import Muon
-from restoration.train.widen import widen
+from restoration.train.widen import grey, widen
 
 if TYPE_CHECKING:
     from restoration.train.bridges import Bridging
@@ -274,6 +274,8 @@ def train(
         net = objective.net(recipe.channels, recipe.blocks, recipe.embedding)
     if init is not None:
         state = {k: v.float() for k, v in load_weights(init).items()}
+        if recipe.image_channels == 1 and state["tail.bias"].shape == (3,):
+            state = grey(state)
         widen(state, net)
         if state["head.weight"].shape[1] < net.head.weight.shape[1]:
             # A prior answered another question than a bridge: keep its features, not its answers.

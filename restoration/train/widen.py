@@ -39,3 +39,15 @@ def widen(narrow: dict[str, Tensor], net: nn.Module) -> None:
             target.zero_()
         target[old] = source
     net.load_state_dict(wide)
+
+
+def grey(colour: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A network of colour pictures as one of grey pictures: it answers for three equal channels as it did, in the mean.
+
+    It expects noise of its own in each channel, and there is one now: a start for training, no prior by itself.
+    """
+    state = dict(colour)
+    state["head.weight"] = colour["head.weight"].sum(1, keepdim=True)
+    state["tail.weight"] = colour["tail.weight"].mean(0, keepdim=True)
+    state["tail.bias"] = colour["tail.bias"].mean(0, keepdim=True)
+    return state

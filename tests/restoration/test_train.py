@@ -14,7 +14,7 @@ from restoration.train.__main__ import main
 from restoration.train.data import Crops, load_photos
 from restoration.train.loop import TrainRecipe, learning_rate, load_weights, train
 from restoration.train.optim import orthogonalise
-from restoration.train.widen import widen
+from restoration.train.widen import grey, widen
 
 TINY = TrainRecipe(
     name="tiny", channels=(8, 12), blocks=1, embedding=16, crop=32, batch=4, scales=(1.0,), held_out=("b.png",),
@@ -98,6 +98,17 @@ def test_widening_keeps_the_function() -> None:
         widen(wide.state_dict(), narrow)
     with pytest.raises(ValueError, match="same layout"):
         widen(ResidualUNet((4, 6), 2, 8).state_dict(), wide)
+
+
+def test_a_colour_network_becomes_a_grey_one_that_answers_the_same_for_equal_channels() -> None:
+    with torch.random.fork_rng():
+        colour, one = ResidualUNet((4, 6), 1, 8), ResidualUNet((4, 6), 1, 8, image_channels=1)
+    g = torch.Generator().manual_seed(1)
+    for p in colour.parameters():
+        p.data = 0.3 * torch.randn(p.shape, generator=g)
+    widen(grey(colour.state_dict()), one)
+    x, level = torch.randn(2, 1, 16, 16, generator=g), torch.randn(2, generator=g)
+    assert torch.allclose(one(x, level), colour(x.expand(-1, 3, -1, -1), level).mean(1, keepdim=True), atol=1e-4)
 
 
 @pytest.mark.parametrize(
