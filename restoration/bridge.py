@@ -129,6 +129,8 @@ class Bridge(nn.Module):
     """
 
     offers: ClassVar[frozenset[Need]] = frozenset({Need.BRIDGE, Need.VJP})
+    latent: ClassVar[bool] = False
+    """Whether states are latents and not images; `begun` and `shown` go from the one to the other."""
 
     if TYPE_CHECKING:  # nn.Module types its call as Any
 
@@ -167,6 +169,14 @@ class Bridge(nn.Module):
         told.clock = self.clock + CLOCK_GAP * place
         return told
 
+    def begun(self, likelihood: Likelihood, rng: Rng) -> "tuple[Bridge, Tensor]":
+        """This bridge, told all that it sees of a measurement, and the degraded image as a state, (B, *state)."""
+        return self, begun(likelihood, rng)
+
+    def shown(self, x: Tensor, x0: Tensor) -> tuple[Tensor, Tensor | Callable[[], Tensor]]:
+        """A state and an estimate of the clean one as a `Step` has them."""
+        return unit(x), unit(x0)
+
     def walk(self, steps: int | None, eta: float | None) -> tuple[Table, float, list[tuple[int, int]]]:
         """The table, the share of fresh noise and the pairs (t, next t); None is what the path's authors have."""
         times = self.table.times(self.path.calls if steps is None else steps)
@@ -199,6 +209,24 @@ class BilledBridge:
 
     bridge: Bridge
     cost: Cost = field(default_factory=Cost, compare=False)
+
+    def begun(self, likelihood: Likelihood, rng: Rng) -> "tuple[BilledBridge, Tensor]":
+        """`Bridge.begun`; no graph is kept."""
+        with self.cost.timed(likelihood.y), torch.no_grad():
+            bridge, y = self.bridge.begun(likelihood, rng)
+        return BilledBridge(bridge, self.cost), y
+
+    def shown(self, x: Tensor, x0: Tensor) -> tuple[Tensor, Tensor | Callable[[], Tensor]]:
+        """`Bridge.shown`; what is made later is billed when it is made."""
+        state, image = self.bridge.shown(x, x0)
+        if isinstance(image, Tensor):
+            return state, image
+
+        def made() -> Tensor:
+            with self.cost.timed(x0), torch.no_grad():
+                return image()
+
+        return state, made
 
     def estimate(self, x: Tensor, t: int, y: Tensor) -> tuple[Tensor, Tensor]:
         """`Bridge` at one time for all samples; no graph is kept."""
@@ -266,6 +294,9 @@ class Task(Spec):
         Literal["operator", "real-world"],
         Field(description="What made the data of training: the operator and its noise, or damage that none describes."),
     ] = "operator"
+    blind: Annotated[
+        bool, Field(description="Start from the guess of the operator as it stands, whatever numbers were drawn.")
+    ] = False
 
     @model_validator(mode="after")
     def _ends(self) -> "Task":

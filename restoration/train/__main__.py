@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, required=True, help="wall-clock time of this call")
     parser.add_argument("-o", "--out", type=Path, default=Path("out/train"), help="run folder of a new run")
     parser.add_argument("--resume", type=Path, metavar="PATH", help="run folder to go on with")
-    parser.add_argument("--init", type=Path, help="weights to start from; a narrower net is widened, a colour one may begin a grey one")
+    parser.add_argument("--init", type=Path, help="weights to start from; narrower nets are widened, colour made grey")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
     options = parser.parse_args(argv)
     device = default_device()
