@@ -32,7 +32,7 @@ from restoration.methods.gdp import GDP
 from restoration.methods.pigdm import PiGDM
 from restoration.methods.red_diff import REDDiff
 from restoration.precision import Precision
-from restoration.recipe import AnyMethod, AnyModel, NoPrior, PowerLaw, TrainedBridge, TrainedPrior
+from restoration.recipe import AnyMethod, AnyModel, NoPrior, PowerLaw, TrainedBridge, TrainedPrior, read_recipe
 from restoration.schedule import Karras, LinearVP
 from restoration.structured import Structured
 
@@ -107,6 +107,12 @@ def _langevin(levels: int) -> DAPS:
     return DAPS(schedule=Karras(steps=levels, sigma_max=5, sigma_min=0.02), inner=inner, shed=False)
 
 
+def _restarted(runs: int, restarts: int) -> Choice:
+    """The preset's method with other numbers of runs and of restarts before them."""
+    method = read_recipe("phase-retrieval")[0].method
+    return Choice(method.model_copy(update={"runs": runs, "restarts": restarts}))
+
+
 def _row(kinds: set[str], quick: Choice, balanced: Choice, best: Choice) -> Row:
     return Row(frozenset(kinds), quick, balanced, best)
 
@@ -128,8 +134,9 @@ ROWS: tuple[Row, ...] = (
         _walk(DDNM, 20, 0.3, form="noise-free"),
         _walk(DDNM, 60, 0.3, form="noise-free"),
     ),
+    _row({"phase-retrieval"}, _restarted(2, 16), _restarted(4, 48), _restarted(8, 192)),
     _row(
-        {"phase-retrieval", "coded-diffraction", "hologram"},
+        {"coded-diffraction", "hologram"},
         Choice(_langevin(30)),
         Choice(_langevin(100)),
         Choice(BestOf(runs=4, method=_langevin(100))),

@@ -3,9 +3,12 @@
 For networks that are to undo what no operator of ours describes; where an operator does, training uses that.
 """
 
+import io
+
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 _RESIZES = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC)
@@ -53,7 +56,7 @@ def _blur(image: np.ndarray, rng: np.random.Generator, strength: float, factor: 
     u = np.cos(angle) * across + np.sin(angle) * down
     v = np.cos(angle) * down - np.sin(angle) * across
     kernel = np.exp(-0.5 * ((u / wide) ** 2 + (v / narrow) ** 2))
-    return cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT_101)
+    return np.asarray(cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT_101))
 
 
 def _resize(image: np.ndarray, rng: np.random.Generator, strength: float, factor: int) -> np.ndarray:
@@ -61,7 +64,7 @@ def _resize(image: np.ndarray, rng: np.random.Generator, strength: float, factor
     scale = float(rng.uniform(1 / factor, 1.2)) ** strength
     height, width = (max(8, round(n * scale)) for n in image.shape[:2])
     resized = cv2.resize(image, (width, height), interpolation=_RESIZES[rng.integers(3)])
-    return np.clip(resized, 0, 1)
+    return np.asarray(resized).clip(0, 1)
 
 
 def _noise(image: np.ndarray, rng: np.random.Generator, strength: float, factor: int) -> np.ndarray:
@@ -78,7 +81,7 @@ def _noise(image: np.ndarray, rng: np.random.Generator, strength: float, factor:
 
 
 def _jpeg(image: np.ndarray, rng: np.random.Generator, strength: float, factor: int) -> np.ndarray:
-    stored = np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)
-    _, coded = cv2.imencode(".jpg", stored[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 96))])
-    decoded = cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1]
-    return decoded.astype(np.float32) / 255
+    stored, file = np.round(255 * np.clip(image, 0, 1)).astype(np.uint8), io.BytesIO()
+    Image.fromarray(stored).save(file, "JPEG", quality=int(rng.integers(40, 96)))
+    with Image.open(file) as decoded:
+        return np.asarray(decoded, dtype=np.float32) / 255
