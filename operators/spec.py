@@ -192,10 +192,9 @@ def pin(spec: _S, base: Path) -> _S:
     Raises:
         ReadError, AssetCorrupt: a file cannot be used.
     """
-    if isinstance(spec, DataRef):
-        digest = spec.digest(base)
-        return spec.model_copy(update={"path": str(spec.resolve(base).resolve()), "sha256": digest})
     pinned: dict[str, Any] = {}
+    if isinstance(spec, DataRef):
+        pinned = {"sha256": spec.digest(base), "path": str(spec.resolve(base).resolve())}
     for name in type(spec).model_fields:
         value = getattr(spec, name)
         if isinstance(value, Spec):

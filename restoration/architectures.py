@@ -28,7 +28,7 @@ from restoration.layouts import State, from_ddpm, from_diffusers, from_score_sde
 from restoration.nets.adm import ADM, Details
 from restoration.nets.edm2 import EDM2UNet, normalized
 from restoration.nets.song import SongUNet
-from restoration.prior import Denoiser
+from restoration.prior import Denoiser, Padded, Tiled
 
 if TYPE_CHECKING:
     from restoration.checkpoints import Checkpoint
@@ -37,14 +37,20 @@ Wrap = Callable[[nn.Module, Arithmetic], Denoiser]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A network without storage that fits a file, how its tensors are renamed, and how it becomes a denoiser.
+class Fit:
+    """A network without storage that fits a file, and how the file's tensors are renamed."""
+
+    net: nn.Module
+    rename: Callable[[State], State]
+
+
+@dataclass(frozen=True)
+class Plan(Fit):
+    """What fits a file, and how it becomes a denoiser.
 
     `trained` is the range of noise levels on [-1, 1]; `side` the pictures it was trained on, None for any size.
     """
 
-    net: nn.Module
-    rename: Callable[[State], State]
     wrap: Wrap
     channels: int
     multiple: int
@@ -56,6 +62,13 @@ class Plan:
     def parameters(self) -> int:
         """How many; four times as many bytes are held."""
         return sum(p.numel() for p in self.net.parameters())
+
+    def any_size(self, inner: Denoiser) -> Denoiser:
+        """Padded to what the network halves, and tiled beyond the size that it was trained on."""
+        padded, side = Padded(inner, self.multiple), self.side
+        if side is None:
+            return Tiled(padded, step_of=self.multiple)
+        return Tiled(padded, side, side // 8, max(1, side // 16), self.multiple)
 
 
 @dataclass(frozen=True)

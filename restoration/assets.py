@@ -149,12 +149,24 @@ def load_bridge(card: AssetCard, path: Path, device: torch.device, precision: Pr
     """A trained bridge for any image size; the network in the asked-for precision."""
     if card.net is None or card.bridge is None:
         raise RecipeError(f"Expected a card with a network and its bridge, got '{card.name}' without; fix the card.")
+    spec, channels = card.bridge, card.net.image_channels
+    if card.net.seen_channels != (wanted := spec.seen_channels(channels)):
+        raise RecipeError(
+            f"Expected {wanted} seen channels for what the bridge '{card.name}' sees, got {card.net.seen_channels}; "
+            "fix the card."
+        )
     net = card.net.build()
     load_state(net, path)
     net.requires_grad_(requires_grad=False).eval()
-    shape = (card.net.image_channels, None, None)
+    shape = (channels, None, None)
     raw = Raw(net, shape, resolve_precision(precision, device))
     tiled = Tiled(Padded(raw, net.multiple), step_of=net.multiple)
-    seen = bool(card.net.seen_channels)
-    spec = card.bridge
-    return Bridge(tiled, spec.path, spec.predicts, shape, sees_start=seen, tasks=spec.tasks).to(device)
+    return Bridge(
+        tiled,
+        spec.path,
+        spec.predicts,
+        shape,
+        sees_start=spec.sees_start,
+        sees_holes=spec.sees_holes,
+        tasks=spec.tasks,
+    ).to(device)

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from operators import AnyNoise, AnyOperator
-from operators.base import OperatorSpec
+from operators.base import Operator, OperatorSpec
 from operators.errors import NeedError, RecipeError
 from operators.likelihood import Likelihood
 from operators.noise import Gaussian, Noise
@@ -118,12 +118,13 @@ class Bridge(nn.Module):
     """A network that answers for the clean image along a path.
 
     Args:
-        net: a map (input, clock) → answer, input (B, C or 2 C, H, W) and clock (B,).
+        net: a map (input, clock) → answer, input (B, C, H, W) and what else it sees, clock (B,).
         path: from degraded to clean.
         predicts: what the answer is, see `weights`. With "residual-noise" it has 2 C channels, the residual R and the
             noise n; x0 is then (x_t - b R - s n)/(a + b), and the degraded image of the step x0 + R (RDDM).
         shape: of images without batch, None where any size will do.
         sees_start: whether y is in the input, as further channels behind x_t.
+        sees_holes: whether the last channel of the input is `measured`, which only `begun` can know.
         clock: (T + 1,), what the network is told for each t; t / T unless given.
         tasks: what it was trained for. One of several is told by the clock: that of task k runs from 2 k to 2 k + 1.
     """
@@ -144,11 +145,13 @@ class Bridge(nn.Module):
         shape: tuple[int | None, ...],
         *,
         sees_start: bool = True,
+        sees_holes: bool = False,
         clock: Array | None = None,
         tasks: "tuple[Task, ...]" = (),
     ) -> None:
         super().__init__()
-        self.tasks = tasks
+        self.tasks, self.sees_holes = tasks, sees_holes
+        self.holes: Tensor | None = None
         self.net, self.path, self.predicts, self.shape, self.sees_start = net, path, predicts, shape, sees_start
         self.table = table = path.table
         self.clock = np.arange(table.last + 1) / table.last if clock is None else clock
@@ -171,7 +174,11 @@ class Bridge(nn.Module):
 
     def begun(self, likelihood: Likelihood, rng: Rng) -> "tuple[Bridge, Tensor]":
         """This bridge, told all that it sees of a measurement, and the degraded image as a state, (B, *state)."""
-        return self, begun(likelihood, rng)
+        told = self
+        if self.sees_holes:
+            told = copy.copy(self)
+            told.holes = measured(likelihood.operator, likelihood.y)
+        return told, begun(likelihood, rng)
 
     def shown(self, x: Tensor, x0: Tensor) -> tuple[Tensor, Tensor | Callable[[], Tensor]]:
         """A state and an estimate of the clean one as a `Step` has them."""
@@ -186,7 +193,10 @@ class Bridge(nn.Module):
         """The network's own answer F(x_t, t, y)."""
         seen = x if self.table.scale is None else x * _at(self.table.scale, t, x)
         clock = torch.as_tensor(self.clock[t.cpu().numpy()], dtype=x.dtype, device=x.device)
-        return self.net(torch.cat([seen, y], 1) if self.sees_start else seen, clock)
+        both = [seen, y] if self.sees_start else [seen]
+        if self.holes is not None:
+            both.append(self.holes.expand(len(x), -1, -1, -1).to(x))
+        return self.net(torch.cat(both, 1), clock)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The clean image, and the degraded one to step with.
@@ -259,6 +269,17 @@ def begun(likelihood: Likelihood, rng: Rng) -> Tensor:
     Shapes: → (B, *in_shape).
     """
     return (2 * likelihood.guess() - 1).expand(rng.batch, *likelihood.operator.in_shape)
+
+
+def measured(operator: Operator, like: Tensor) -> Tensor:
+    """1 where the data hold a number for a pixel, 0 in holes; 1 everywhere for data that are not pixel by pixel.
+
+    Shapes: → (1, 1, H, W), the share of the channels.
+    """
+    if operator.out_shape != operator.in_shape:
+        return torch.ones(1, 1, *operator.in_shape[-2:], device=like.device)
+    ones = torch.ones(1, *operator.out_shape, dtype=like.dtype, device=like.device)
+    return operator.scatter(operator.gather(ones)).real.mean(1, keepdim=True)
 
 
 def unit(x: Tensor) -> Tensor:
@@ -391,7 +412,13 @@ class BridgeSpec(Spec):
 
     path: Annotated[AnyPath, Field(description="From degraded to clean.")]
     predicts: Annotated[Predicts, Field(description="What the network answers.")] = "x0"
+    sees_start: Annotated[bool, Field(description="Whether the network also sees the degraded image.")] = True
+    sees_holes: Annotated[bool, Field(description="Whether it also sees which pixels were measured.")] = False
     tasks: Annotated[tuple[Task, ...], Field(min_length=1, description="What it was trained for, one or several.")]
+
+    def seen_channels(self, image_channels: int) -> int:
+        """How many channels the network's input has beside the state."""
+        return image_channels * self.sees_start + self.sees_holes
 
     @model_validator(mode="after")
     def _told(self) -> "BridgeSpec":

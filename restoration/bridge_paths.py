@@ -288,7 +288,9 @@ class Resfusion(Path):
 class RDDM(Path):
     """The residual and noise of their own clocks: a = 1 - abar, b = abar, s = bbar.
 
-    abar rises to 1 by shares that fall linearly; bbar² to `total` by shares that rise linearly.
+    abar rises to 1 by shares that fall linearly; bbar² to `total` by shares that rise linearly. With `total` 0 there is
+    no noise and each step takes its share of the residual away, x - (abar_t - abar_to) R: with a network that predicts
+    "residual", restoration by the residual alone.
 
     Source: Liu et al. 2024, eq. 8 to 13 (arXiv:2308.13712), released schedules.
     Deviations: none.
@@ -306,12 +308,14 @@ class RDDM(Path):
     )
 
     steps: Annotated[int, Field(ge=2, le=10_000, description="Times of the path.")] = 1000
-    total: Annotated[float, Field(gt=0, le=4, description="Variance of the noise on [-1, 1] at the end.")] = 0.01
+    total: Annotated[float, Field(ge=0, le=4, description="Variance of the noise on [-1, 1] at the end.")] = 0.01
 
     def _table(self) -> Table:
         falling = np.linspace(1, 0, self.steps)
         shift = np.concatenate([[0.0], falling.cumsum()])
         shift = shift / shift[-1]
+        if not self.total:  # what a state is off its mean is kept whole
+            return Table(1 - shift, shift, np.sign(shift), np.ones_like(shift), noise=0.0)
         variance = np.concatenate([[0.0], falling[::-1].cumsum() / falling.sum()]) * self.total
         return Table(1 - shift, shift, np.sqrt(variance), np.ones_like(shift))
 

@@ -88,7 +88,7 @@ def _torch_file(path: Path) -> Contents:
     state = _averaged(found)
     if not state:
         raise ReadError(f"Expected named tensors in {path}, got {type(found).__name__}; use a file of weights.")
-    return Contents({n: t.to("meta") for n, t in state.items()}, state.__getitem__, {})
+    return Contents({n: t.to("meta") for n, t in state.items()}, state.__getitem__, _options(found))
 
 
 def _averaged(found: Any) -> State:
@@ -111,6 +111,13 @@ def _averaged(found: Any) -> State:
         if isinstance(found.get(key), dict) and (state := _tensors(found[key])):
             return state
     return _tensors(found)
+
+
+def _options(found: dict[str, Any]) -> dict[str, Any]:
+    """The plain values among the options of training that Lightning keeps beside the weights."""
+    given = found.get("hyper_parameters")
+    plain = given.items() if isinstance(given, dict) else ()
+    return {"hyper_parameters": {n: v for n, v in plain if isinstance(v, (str, int, float))}}
 
 
 def _tensors(state: dict[Any, Any]) -> State:

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from operators.errors import ReadError, RecipeError
 from operators.spec import DataRef, Need, Ui
-from restoration.architectures import LAYOUTS, Plan
+from restoration.architectures import LAYOUTS, Fit, Plan
 from restoration.assets import AssetStore
 from restoration.checkpoint_files import Contents, damaged, open_checkpoint
 from restoration.precision import Precision, resolve_precision
-from restoration.prior import Denoiser, Padded, Tiled, UnitRange
+from restoration.prior import Denoiser, UnitRange
 
 
 class Checkpoint(DataRef):
@@ -120,10 +120,7 @@ class Checkpoint(DataRef):
         plan = self._fitted(contents, path)
         fill(plan, contents, path)
         inner = plan.wrap(_Bound(plan.net, plan.channels, self.label), resolve_precision(precision, device))
-        multiple, padded = plan.multiple, Padded(inner, plan.multiple)
-        if plan.side is None:
-            return UnitRange(Tiled(padded, step_of=multiple)).to(device)
-        return UnitRange(Tiled(padded, plan.side, plan.side // 8, max(1, plan.side // 16), multiple)).to(device)
+        return UnitRange(plan.any_size(inner)).to(device)
 
     def sigma_range(self, store: AssetStore, base: Path = Path()) -> tuple[float, float] | None:
         """Noise levels it was trained for, in unit range, from the file's header."""
@@ -150,7 +147,7 @@ class _Bound(nn.Module):
         return out[:, : self.channels]
 
 
-def fill(plan: Plan, contents: Contents, path: Path) -> None:
+def fill(plan: Fit, contents: Contents, path: Path) -> None:
     """Read the weights into the plan's network, frozen and in single precision.
 
     Raises:
@@ -166,6 +163,12 @@ def fill(plan: Plan, contents: Contents, path: Path) -> None:
 
 def same_tensors(plan: Plan, contents: Contents, path: Path) -> None:
     """Every name and shape and a pass without numbers, or one sentence on what differs first."""
+    x = torch.empty(1, plan.channels, 2 * plan.multiple, 2 * plan.multiple, device="meta")
+    fits(plan, contents, path, x, torch.empty(1, device="meta"))
+
+
+def fits(plan: Fit, contents: Contents, path: Path, *inputs: Tensor) -> None:
+    """`same_tensors` for networks that are no denoisers; `inputs` are for the pass."""
     wanted = {n: tuple(t.shape) for n, t in plan.net.state_dict().items()}
     got = {n: tuple(t.shape) for n, t in plan.rename(contents.tensors).items()}
     faults = [f"{n} is missing" for n in wanted if n not in got] + [f"{n} is not known" for n in got if n not in wanted]
@@ -177,10 +180,9 @@ def same_tensors(plan: Plan, contents: Contents, path: Path) -> None:
             "use an undamaged file of this architecture."
         )
     # Layers may still not follow on each other, as in relatives of these architectures.
-    x = torch.empty(1, plan.channels, 2 * plan.multiple, 2 * plan.multiple, device="meta")
     try:
         with torch.no_grad():
-            plan.net(x, torch.empty(1, device="meta"))
+            plan.net(*inputs)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:160]
         raise ReadError(

@@ -1,8 +1,9 @@
 """The protocol of every method: a frozen value whose `run` yields steps."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 from torch import Tensor
@@ -41,11 +42,13 @@ class Found:
         return Found(*(None if part is None else part[sample : sample + 1] for part in (self.parameters, self.sigma)))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Step:
     """Where a run is: `index` of `total` (from 1), noise level of x after the step, iterate and clean estimate.
 
-    Shapes: x and x0 (B, *shape), in the prior's space. At the end sigma is 0 and x0 is the result.
+    Shapes: x and x0 (B, *shape), in the prior's space; in the latent of a model that has one, x is a latent and x0 an
+    image all the same. At the end sigma is 0 and x0 is the result.
+    `estimate` is x0, or what makes it: decoding a latent costs more than the step, and few look at each.
     `effective` (B,) is the effective number of particles of methods that weigh several behind each sample;
     `found` is what blind methods have made of the measurement by then.
     """
@@ -54,9 +57,14 @@ class Step:
     total: int
     sigma: float
     x: Tensor
-    x0: Tensor
+    estimate: Tensor | Callable[[], Tensor]
     effective: Tensor | None = None
     found: Found | None = None
+
+    @cached_property
+    def x0(self) -> Tensor:
+        """The clean estimate, made once."""
+        return self.estimate if isinstance(self.estimate, Tensor) else self.estimate()
 
 
 class Method(Spec, ABC):

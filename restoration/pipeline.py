@@ -173,8 +173,9 @@ class Pipeline:
         """
         last: Step | None = None
         for step in self._run(measurement.likelihood, Rng(seeds, device=self.device), cost or Cost()):
-            for what, value in (("the clean estimate", step.x0), ("the iterate", step.x)):
-                if not _finite(value):
+            estimate = step.x0 if step.index == step.total else step.estimate
+            for what, value in (("the clean estimate", estimate), ("the iterate", step.x)):
+                if isinstance(value, Tensor) and not _finite(value):
                     raise RunDiverged(step.index, what, last)
             last = step
             yield step

@@ -27,6 +27,7 @@ from restoration.best_of import BestOf
 from restoration.bridge import Bridge, suited
 from restoration.checkpoints import Checkpoint
 from restoration.i2sb_checkpoint import I2SBCheckpoint
+from restoration.ir_sde_checkpoint import IRSDECheckpoint
 from restoration.methods.blind_dps import BlindDPS
 from restoration.methods.cddb import CDDB
 from restoration.methods.daps import DAPS
@@ -55,6 +56,8 @@ from restoration.methods.wiener import Wiener
 from restoration.precision import Precision
 from restoration.prior import Denoiser
 from restoration.published import published_recipe, published_settings
+from restoration.resfusion_checkpoint import ResfusionCheckpoint
+from restoration.resshift_checkpoint import ResShiftCheckpoint
 from restoration.structured import Structured
 
 AnyMethod = Annotated[
@@ -186,7 +189,16 @@ class NoPrior(Spec):
 
 
 AnyModel = Annotated[
-    TrainedPrior | TrainedBridge | Checkpoint | I2SBCheckpoint | PowerLaw | NoPrior, Field(discriminator="kind")
+    TrainedPrior
+    | TrainedBridge
+    | Checkpoint
+    | I2SBCheckpoint
+    | ResfusionCheckpoint
+    | IRSDECheckpoint
+    | ResShiftCheckpoint
+    | PowerLaw
+    | NoPrior,
+    Field(discriminator="kind"),
 ]
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -234,6 +246,8 @@ class Recipe(Spec):
         found += _noise_problems(self.operator, self.noise)
         if isinstance(self.model, TrainedBridge):
             found += self.model.problems(self.operator, self.noise, self.method, store)
+        if isinstance(self.model, ResShiftCheckpoint):
+            found += self.model.problems(self.operator, self.method, base)
         if len(set(self.seeds)) != len(self.seeds):
             found.append(f"Expected different seeds, got {list(self.seeds)}; equal seeds give equal samples.")
         return found

@@ -11,10 +11,13 @@ from operators.errors import NeedError
 from operators.likelihood import Likelihood
 from operators.rng import Rng
 from operators.spec import Need, Source, Ui
-from restoration.bridge import BilledBridge, begun, required_bridge, start, step, unit
+from restoration.bridge import BilledBridge, required_bridge, start, step, unit
 from restoration.method import Method, Step
 from restoration.prior import Prior
 from restoration.steps import data_scale, linear_operator, misfit_slope
+
+# What is corrected in the image is not what the decoder makes of its latent: E and D are no inverses.
+LATENT = "Expected a bridge between images for CDDB, got one between latents; use the direct bridge (kind 'bridge')."
 
 
 class CDDB(Method):
@@ -24,9 +27,9 @@ class CDDB(Method):
     - "deep": the bridge's step, then minus rate/|A|² J* A* (A x0 - y) with J = dx0/dx_t through the network.
     - "projection": the image nearest to x0 with these data, `Operator.project`. Also for JPEG and other roundings.
 
-    Any bridge and any such operator, also one of another width than the bridge was trained with. `rate` is relative:
-    a shallow step is stable below 2, and 1 fits the best measured direction at once. Inpainting with rate 1, or by
-    projection, keeps the measured pixels as they are, noise included.
+    Any bridge between images and any such operator, also one of another width than the bridge was trained with. `rate`
+    is relative: a shallow step is stable below 2, and 1 fits the best measured direction at once. Inpainting with rate
+    1, or by projection, keeps the measured pixels as they are, noise included.
 
     Source: Chung et al. 2023, Algorithms 1 and 2 (arXiv:2305.15086). The released step s is rate / (2 |A|²): for means
     of 4x4 pixels rate 1 is s = 8, and the released s = 1 is rate 1/8.
@@ -65,10 +68,12 @@ class CDDB(Method):
     def run(self, prior: Prior | BilledBridge | None, likelihood: Likelihood, rng: Rng) -> Iterator[Step]:
         """One network call a step, and one pullback with "deep"."""
         model = required_bridge(prior, self)
+        if model.bridge.latent:
+            raise NeedError(LATENT)
         self._suits(likelihood)
         table, eta, times = model.bridge.walk(self.steps, self.eta)
         rate = 0.0 if self.form == "projection" else self.rate * data_scale(likelihood)
-        y = begun(likelihood, rng)
+        model, y = model.begun(likelihood, rng)
         x = start(table, y, rng)
         for i, (t, to) in enumerate(times, 1):
             if self.form == "deep":

@@ -9,7 +9,7 @@ from pydantic import Field
 from operators.likelihood import Likelihood
 from operators.rng import Rng
 from operators.spec import Need, Source
-from restoration.bridge import BilledBridge, begun, required_bridge, start, step, unit
+from restoration.bridge import BilledBridge, required_bridge, start, step
 from restoration.method import Method, Step
 from restoration.prior import Prior
 
@@ -43,11 +43,10 @@ class DirectBridge(Method):
     @torch.no_grad()
     def run(self, prior: Prior | BilledBridge | None, likelihood: Likelihood, rng: Rng) -> Iterator[Step]:
         """One network call a step."""
-        model = required_bridge(prior, self)
+        model, y = required_bridge(prior, self).begun(likelihood, rng)
         table, eta, times = model.bridge.walk(self.steps, self.eta)
-        y = begun(likelihood, rng)
         x = start(table, y, rng)
         for i, (t, to) in enumerate(times, 1):
             x0, ahead = model.estimate(x, t, y)
             x = step(table, t, to, x, x0, ahead, eta, rng)
-            yield Step(i, len(times), table.noise * float(table.s[to]) / 2, unit(x), unit(x0))
+            yield Step(i, len(times), table.noise * float(table.s[to]) / 2, *model.shown(x, x0))

@@ -180,6 +180,8 @@ class ADM(nn.Module):
                 return Downsample(shapes, name, details)
             if kind == "up":
                 return Upsample(shapes, name)
+            if kind == "windows":
+                return self.windows(shapes, name)
             out, channels, size, _ = shapes[f"{name}.weight"]
             return Stem(channels, out, size, padding=size // 2)
 
@@ -196,6 +198,10 @@ class ADM(nn.Module):
         self.out = nn.Sequential(
             nn.GroupNorm(details.groups, channels, details.eps), nn.SiLU(), nn.Conv2d(channels, out, 3, padding=1)
         )
+
+    def windows(self, shapes: Shapes, name: str) -> nn.Module:
+        """Attention in windows, for `restoration.nets.swin_unet`."""
+        raise ValueError(f"attention in windows at {name}")
 
     def _sinusoids(self, t: Tensor) -> Tensor:
         half = self.model_channels // 2
@@ -222,7 +228,7 @@ class ADM(nn.Module):
         return self.out(x)
 
 
-_MARKS = {"in_layers": "res", "qkv": "attention", "op": "down", "conv": "up"}
+_MARKS = {"in_layers": "res", "qkv": "attention", "op": "down", "conv": "up", "patch_embed": "windows"}
 
 
 def _kind(shapes: Shapes, name: str) -> str:

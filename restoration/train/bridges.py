@@ -18,7 +18,7 @@ from operators.errors import PreimageError
 from operators.likelihood import Likelihood
 from operators.noise import Noise
 from operators.rng import Rng
-from restoration.bridge import CLOCK_GAP, Bridge, BridgeSpec, pair, start, step, target
+from restoration.bridge import CLOCK_GAP, Bridge, BridgeSpec, measured, pair, start, step, target
 from restoration.nets.unet import ResidualUNet
 from restoration.train.degradations import real_world
 
@@ -29,7 +29,6 @@ DRAWS = 8
 class BridgeTraining(BridgeSpec):
     """The `bridge` of a training recipe: what the card of the asset will say, and how its network is trained."""
 
-    sees_start: Annotated[bool, Field(description="Whether the network also sees the degraded image.")] = True
     loss: Annotated[Literal["mse", "l1"], Field(description="mse tends to the conditional mean, l1 to the median.")] = (
         "mse"
     )
@@ -61,24 +60,27 @@ class Bridging:
 
     def net(self, channels: tuple[int, ...], blocks: int, embedding: int) -> ResidualUNet:
         """A fresh network that takes and answers what this bridge needs."""
-        seen = self.channels if self.spec.sees_start else 0
+        seen = self.spec.seen_channels(self.channels)
         out = 2 * self.channels if self.spec.predicts == "residual-noise" else self.channels
         return ResidualUNet(channels, blocks, embedding, self.channels, seen, out)
 
-    def drawn(self, x: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Degraded images of tasks drawn at random, each equally often, and the tasks: (B, C, H, W) and (B,)."""
-        made, tasks, group = [], [], math.ceil(len(x) / DRAWS)
-        for part in x.split(group):
-            tasks += [int(rng.integers(len(self.spec.tasks)))] * len(part)
-            made.append(self.degraded(part, rng, tasks[-1]))
-        return torch.cat(made), torch.tensor(tasks)
+    def drawn(self, x: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Degraded images of tasks drawn at random, each equally often, what of them was measured, and the tasks.
 
-    def degraded(self, x: Tensor, rng: np.random.Generator, task: int = 0) -> Tensor:
-        """The degraded images that runs of a task start from, `Operator.guess` of simulated data.
+        Shapes: x (B, C, H, W) → the same, (B, 1, H, W) and (B,).
+        """
+        parts = x.split(math.ceil(len(x) / DRAWS))
+        tasks = [int(k) for k in rng.integers(len(self.spec.tasks), size=len(parts))]
+        made = [self.degraded(part, rng, task) for part, task in zip(parts, tasks, strict=True)]
+        each = torch.tensor([task for part, task in zip(parts, tasks, strict=True) for _ in part])
+        return torch.cat([y for y, _ in made]), torch.cat([holes for _, holes in made]), each
+
+    def degraded(self, x: Tensor, rng: np.random.Generator, task: int = 0) -> tuple[Tensor, Tensor]:
+        """The degraded images that runs of a task start from, `Operator.guess` of simulated data; what was measured.
 
         One operator for all of them, drawn from the task's ranges.
 
-        Shapes: x (B, C, H, W) → the same.   Units: [-1, 1].
+        Shapes: x (B, C, H, W) → the same and (B, 1, H, W).   Units: [-1, 1], and shares.
         """
         one, shape, clean = self.spec.tasks[task], tuple(x.shape[1:]), (x + 1) / 2
         fixed = self._fixed.get(task)
@@ -93,7 +95,7 @@ class Bridging:
             else:
                 seeds = [int(s) for s in rng.integers(2**63 - 1, size=len(x))]
                 y = Likelihood.simulate(operator, noise, clean, Rng(seeds, device=x.device)).y
-            return 2 * told.guess(y) - 1
+            return 2 * told.guess(y) - 1, measured(told, y).expand(len(x), -1, -1, -1)
 
     def loss(
         self,
@@ -105,8 +107,8 @@ class Bridging:
         layout: torch.memory_format,
     ) -> Tensor:
         """Mean error of the network's answer for clean images x (B, C, H, W) on [-1, 1]."""
-        y, tasks = self.drawn(x, rng)
-        bridge = self.bridge(net, tasks, layout)
+        y, holes, tasks = self.drawn(x, rng)
+        bridge = self.bridge(net, tasks, layout, holes)
         t = torch.from_numpy(rng.integers(1, bridge.table.last + 1, len(x)))
         noise = torch.randn(x.shape, generator=generator, device=x.device)
         state = pair(bridge.table, x, y, t, noise)
@@ -116,9 +118,16 @@ class Bridging:
         return F.mse_loss(answer.float(), wanted) if self.spec.loss == "mse" else F.l1_loss(answer.float(), wanted)
 
     def bridge(
-        self, net: nn.Module, tasks: Tensor | int = 0, layout: torch.memory_format = torch.contiguous_format
+        self,
+        net: nn.Module,
+        tasks: Tensor | int = 0,
+        layout: torch.memory_format = torch.contiguous_format,
+        holes: Tensor | None = None,
     ) -> Bridge:
-        """The bridge with this network, as it is at the moment, for one task or one for each image, (B,)."""
+        """The bridge with this network, as it is at the moment, for one task or one for each image, (B,).
+
+        Where it sees holes, `holes` are those of the images, (B, 1, H, W).
+        """
         told = CLOCK_GAP * torch.as_tensor(tasks)
 
         def laid(both: Tensor, clock: Tensor) -> Tensor:
@@ -126,7 +135,9 @@ class Bridging:
             return answer
 
         shape = (self.channels, None, None)
-        return Bridge(laid, self.spec.path, self.spec.predicts, shape, sees_start=self.spec.sees_start)
+        bridge = Bridge(laid, self.spec.path, self.spec.predicts, shape, sees_start=self.spec.sees_start)
+        bridge.holes = holes if self.spec.sees_holes else None
+        return bridge
 
     def validation(self, images: Tensor) -> "BridgeValidation":
         """Figures on these images, (N, C, H, W) on [-1, 1], always with the same data and noise."""
@@ -140,10 +151,10 @@ class BridgeValidation:
         self.objective, self.images = objective, images
         rng = np.random.default_rng(20260101)
         # an operator of its own for each image: a mean over the ranges, not one draw of them
-        self.degraded = [
-            torch.cat([objective.degraded(x[None], rng, task) for x in images])
-            for task in range(len(objective.spec.tasks))
-        ]
+        self.degraded: list[tuple[Tensor, Tensor]] = []
+        for task in range(len(objective.spec.tasks)):
+            made = [objective.degraded(x[None], rng, task) for x in images]
+            self.degraded.append((torch.cat([y for y, _ in made]), torch.cat([holes for _, holes in made])))
 
     @torch.no_grad()
     def run(
@@ -151,14 +162,14 @@ class BridgeValidation:
     ) -> dict[str, float]:
         """Keys `psnr_start`, `psnr_1` and `psnr_sample`; with several tasks `psnr_1.0` and so on."""
         found = {}
-        for task, degraded in enumerate(self.degraded):
-            bridge = self.objective.bridge(net, task)
+        for task, (degraded, holes) in enumerate(self.degraded):
             ending = f".{task}" if len(self.degraded) > 1 else ""
             found[f"psnr_start{ending}"] = _psnr(degraded, self.images)
             for name, steps in (("psnr_1", 1), ("psnr_sample", None)):
-                table, eta, times = bridge.walk(steps, None)
                 done = []
-                for k, y in enumerate(degraded.split(8)):
+                for k, (y, of) in enumerate(zip(degraded.split(8), holes.split(8), strict=True)):
+                    bridge = self.objective.bridge(net, task, holes=of.to(device))
+                    table, eta, times = bridge.walk(steps, None)
                     y, rng = y.to(device), Rng(range(8 * k, 8 * k + len(y)), device=device)
                     x = start(table, y, rng)
                     for t, to in times:

@@ -74,10 +74,12 @@ def _noise(image: np.ndarray, rng: np.random.Generator, strength: float, factor:
         return image
     if kind < 0.6:
         photons = 10 ** rng.uniform(2, 4) / strength
-        return np.clip(rng.poisson(np.clip(image, 0, 1) * photons) / photons, 0, 1).astype(np.float32)
+        counted: np.ndarray = rng.poisson(np.clip(image, 0, 1) * photons) / photons
+        return counted.clip(0, 1).astype(np.float32)
     channels = 1 if kind > 0.9 else 3
     noise = rng.standard_normal((*image.shape[:2], channels), dtype=np.float32)
-    return np.clip(image + np.float32(strength * rng.uniform(1, 20) / 255) * noise, 0, 1)
+    noisy: np.ndarray = image + np.float32(strength * rng.uniform(1, 20) / 255) * noise
+    return noisy.clip(0, 1)
 
 
 def _jpeg(image: np.ndarray, rng: np.random.Generator, strength: float, factor: int) -> np.ndarray:

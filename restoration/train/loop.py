@@ -277,7 +277,7 @@ def train(
         if recipe.image_channels == 1 and state["tail.bias"].shape == (3,):
             state = grey(state)
         widen(state, net)
-        if state["head.weight"].shape[1] < net.head.weight.shape[1]:
+        if state["head.weight"].shape[1] == len(state["tail.bias"]) < net.head.weight.shape[1]:
             # A prior answered another question than a bridge: keep its features, not its answers.
             nn.init.zeros_(net.tail.weight)
             nn.init.zeros_(net.tail.bias)  # type: ignore[arg-type]

@@ -526,7 +526,8 @@ def test_registries_and_the_openapi_document_are_whole(server: Server) -> None:
         assert found[kind]["fields"]["properties"]
         assert all(entry["title"] and entry["description"] for entry in found.values())
     models = server.client.get("/api/v1/models").json()
-    assert not {"checkpoint", "i2sb-checkpoint"} & {entry["kind"] for entry in models["kinds"]}
+    files = {"checkpoint", "i2sb-checkpoint", "resfusion-checkpoint", "ir-sde-checkpoint", "resshift-checkpoint"}
+    assert not files & {entry["kind"] for entry in models["kinds"]}
     assert "photo" in [entry["name"] for entry in models["trained"]]
     presets = server.client.get("/api/v1/presets").json()
     assert all(Recipe.model_validate(entry["recipe"]).title == entry["title"] for entry in presets)

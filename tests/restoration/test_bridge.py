@@ -22,7 +22,7 @@ from tests.oracle import MASK, SMALL, Conjugate, Law, assert_covariance, assert_
 PATHS: list[Path] = [
     I2SB(), I2SB(ode=True, beta_max=1.0), I2SB(steps=7), InDI(), InDI(epsilon=0.1, steps=20), IRSDE(), RDBM(),
     RDBM(lam=0.1, steps=10), ResShift(), ResShift(steps=15, first=0.04), Resfusion(), Resfusion(steps=100), RDDM(),
-    RDDM(total=1.0, steps=30),
+    RDDM(total=1.0, steps=30), RDDM(total=0.0, steps=30),
 ]  # fmt: skip
 
 
@@ -281,6 +281,22 @@ def test_rddm_steps_by_residual_and_noise() -> None:
         got = step(table, t, to, x, x0, ahead, 0.0, Rng([0, 1]))
         b, b_to, s, s_to = (float(v) for v in (table.b[t], table.b[to], table.s[t], table.s[to]))
         assert torch.allclose(got, x - (b - b_to) * residual - (s - s_to) * noise, atol=1e-12)
+
+
+@pytest.mark.parametrize("total", [0.0, 0.3])
+def test_rddm_by_the_residual_alone(total: float) -> None:
+    """R decides the noise too, e = (I - y + (1 - abar) R)/bbar, or there is none; the end is y - R."""
+    path, g = RDDM(total=total), torch.Generator().manual_seed(0)
+    table = path.table
+    x, y, *answers = torch.randn(5, 2, 3, 4, 4, generator=g).double()
+    assert start(table, y, Rng([0, 1])).equal(y) is (total == 0)
+    for (t, to), residual in zip(((1000, 800), (800, 200), (200, 0)), answers, strict=True):
+        x0, ahead = Bridge(lambda both, clock, r=residual: r, path, "residual", (3, 4, 4))(x, torch.tensor([t, t]), y)
+        got = step(table, t, to, x, x0, ahead, 0.0, Rng([0, 1]))
+        b, b_to, s, s_to = (float(v) for v in (table.b[t], table.b[to], table.s[t], table.s[to]))
+        noise = (x - y + (1 - b) * residual) / s if total else 0 * x
+        x = x - (b - b_to) * residual - (s - s_to) * noise
+        assert torch.allclose(got, x if to else y - residual, atol=1e-12)
 
 
 # Targets

@@ -81,7 +81,7 @@ def test_the_loss_leads_to_the_conditional_mean(path: dict[str, Any], predicts: 
         optimiser.step()
 
     x0 = pixels(40 * table.last)
-    y = objective.degraded(x0, rng)
+    y, _ = objective.degraded(x0, rng)
     t = torch.arange(1, table.last + 1).repeat(40)
     x = pair(table, x0, y, t, torch.randn(x0.shape, generator=generator))
     with torch.no_grad():
@@ -123,7 +123,7 @@ def test_each_task_has_a_clock_of_its_own(tmp_path: Path) -> None:
     """Which task a picture belongs to is what the network is told, in training as in use."""
     objective = Bridging(SEVERAL, 3, 16)
     x = torch.rand(64, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    _, tasks = objective.drawn(x, np.random.default_rng(0))
+    _, _, tasks = objective.drawn(x, np.random.default_rng(0))
     assert sorted(set(tasks.tolist())) == [0, 1, 2]
     heard: list[Tensor] = []
 
@@ -153,6 +153,49 @@ def test_each_task_has_a_clock_of_its_own(tmp_path: Path) -> None:
     values = {"operator": {"kind": "identity"}, "model": {"kind": "bridge", "name": "deblur"}}
     said = " ".join(Recipe.model_validate({**values, "method": {"kind": "cddb"}}).problems(assets))
     assert "operator.kind out of 'blur', 'downsample', got 'identity'" in said
+
+
+def test_a_bridge_may_see_which_pixels_were_measured(tmp_path: Path) -> None:
+    """The same map in training and in use, whichever method runs; ones where the data are not pixel by pixel."""
+    mask = {"kind": "random", "fraction": 0.3, "seed": 1}
+    holes = {"operator": {"kind": "inpainting", "mask": mask}, "anything": ["noise"]}
+    small = {"operator": {"kind": "downsample", "factor": 2}}
+    bridge = {"path": {"kind": "i2sb", "steps": 5}, "predicts": "x0", "sees_holes": True, "tasks": [holes, small]}
+    objective = Bridging(bridge, 3, 16)
+    assert objective.net((4, 6), 1, 8).head.weight.shape[1] == 3 + 3 + 1
+    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    operator = objective.spec.tasks[0].operator.build((3, 16, 16))
+    known = (operator(torch.ones(1, 3, 16, 16)) > 0)[:, :1].float()
+    assert 0.5 < known.mean() < 0.9
+    assert torch.equal(objective.degraded(x, np.random.default_rng(0), 0)[1], known.expand(2, -1, -1, -1))
+    assert torch.equal(objective.degraded(x, np.random.default_rng(0), 1)[1], torch.ones(2, 1, 16, 16))
+    heard: list[Tensor] = []
+
+    class Ear(nn.Module):
+        def forward(self, both: Tensor, clock: Tensor) -> Tensor:
+            heard.append(both)
+            return both[:, :3]
+
+    y, seen, tasks = objective.drawn(x, np.random.default_rng(0))
+    objective.bridge(Ear(), tasks, holes=seen).answer(x, torch.tensor([1, 2]), y)
+    assert torch.equal(heard[-1], torch.cat([x, y, seen], 1))
+
+    weights = tmp_path / "w.safetensors"
+    save_weights(objective.net((4, 6), 1, 8), weights, {})
+    net = {"channels": [4, 6], "embedding": 8}
+    assets = store(tmp_path / "a", weights, bridge, seen_channels=4, **net)
+    values = {"operator": holes["operator"], "model": {"kind": "bridge", "name": "deblur"}, "seeds": [0, 1]}
+    for method in ("bridge", "cddb"):
+        recipe = Recipe.model_validate({**values, "method": {"kind": method, "steps": 2}})
+        pipeline = Pipeline.load(recipe, assets)
+        assert isinstance(pipeline.denoiser, Bridge)
+        pipeline.denoiser.net = Ear()
+        pipeline.run(pipeline.simulate((x[0] + 1) / 2))
+        assert heard[-1].shape == (2, 7, 16, 16)
+        assert torch.equal(heard[-1][:, 6:], known.expand(2, -1, -1, -1))
+    wrong = store(tmp_path / "b", weights, bridge, seen_channels=3, **net)
+    with pytest.raises(RecipeError, match="4 seen channels"):
+        Pipeline.load(Recipe.model_validate({**values, "method": {"kind": "bridge"}}), wrong)
 
 
 @pytest.fixture

@@ -50,6 +50,9 @@ def example(cls: type) -> dict[str, object]:
         "learned-blur": {"weights": {"path": "w.safetensors"}},
         "checkpoint": {"path": "w.safetensors"},
         "i2sb-checkpoint": {"path": "latest.pt"},
+        "resfusion-checkpoint": {"path": "last.ckpt"},
+        "ir-sde-checkpoint": {"path": "lastest_EMA.pth"},
+        "resshift-checkpoint": {"path": "resshift.pth", "codec": {"path": "autoencoder_vq_f4.pth"}},
     }
     tag = cls.model_fields["kind"].default  # type: ignore[attr-defined]
     return {"kind": tag, **needed.get(tag, {})}
