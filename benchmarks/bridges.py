@@ -39,7 +39,7 @@ Settings = dict[str, Any]
 TASKS = ("sr-x4", "deblur-gaussian", "jpeg", "inpaint-scratches")
 OTHER = "deblur-gaussian at std 5"
 """Wider than any blur of the bridge's training."""
-STEPS = (1, 4, 10, 20)
+STEPS = (1, 4, 10)
 RATES = (0.25, 0.5, 1.0)
 
 
@@ -167,7 +167,8 @@ def report(book: Book, bench: Bench, files: Sequence[Path], crop: int, *, tune: 
                 if number < 2:
                     made = book.path.with_suffix("") / f"{task}-{file.stem}-{name}.png".replace(" ", "-")
                     made.parent.mkdir(parents=True, exist_ok=True)
-                asked = {"task": task, "picture": file.name, "method": name, "settings": settings | {"crop": crop}}
+                of = {"crop": crop, "weights": bench.store.cards[model["name"]].sha256[:12] if "name" in model else ""}
+                asked = {"task": task, "picture": file.name, "method": name, "settings": settings | of}
                 book.row(asked, partial(bench.restore, task, settings, model, truth, number, made))
         for kind, several in FILTERS.items():
             for settings in several:

@@ -169,11 +169,13 @@ class Bridge(nn.Module):
         if isinstance(place, str):
             raise NeedError(f"The bridge expected {place}; choose the bridge of that measurement, or DiffPIR.")
         told = copy.copy(self)
-        told.clock = self.clock + CLOCK_GAP * place
+        told.clock, told.tasks = self.clock + CLOCK_GAP * place, (self.tasks[place],)
         return told
 
     def begun(self, likelihood: Likelihood, rng: Rng) -> "tuple[Bridge, Tensor]":
         """This bridge, told all that it sees of a measurement, and the degraded image as a state, (B, *state)."""
+        if len(self.tasks) > 1:
+            raise NeedError("Expected a bridge that was told which of its tasks this is, got none; call `told` first.")
         told = self
         if self.sees_holes:
             told = copy.copy(self)
@@ -272,7 +274,7 @@ def begun(likelihood: Likelihood, rng: Rng) -> Tensor:
 
 
 def measured(operator: Operator, like: Tensor) -> Tensor:
-    """1 where the data hold a number for a pixel, 0 in holes; 1 everywhere for data that are not pixel by pixel.
+    """1 where the data hold a number for a pixel, 0 in holes; 1 everywhere for data of another shape than the image.
 
     Shapes: → (1, 1, H, W), the share of the channels.
     """
@@ -298,8 +300,8 @@ class Task(Spec):
     """The measurement that a bridge was trained for, with the numbers in it that training varied.
 
     `ranges` names them by their place, such as "operator.kernel.std" or "noise.sigma", with the smallest and the
-    largest; whole numbers stay whole. `anything` names parts of which training drew so many that any will do, such as
-    "operator.mask".
+    largest; whole numbers stay whole. `anything` names parts that need not agree, because training drew many or because
+    the network sees them, such as "operator.mask". A `blind` task is told its operator as it stands here.
 
     Raises:
         pydantic.ValidationError: a name that is no number of operator or noise, or an end that these refuse.
@@ -328,6 +330,8 @@ class Task(Spec):
             for end in ends:
                 self._at({name: end})
         for part in self.anything:
+            if f"{part}.kind" == "operator.kind" or part.endswith(".kind"):
+                raise ValueError(f"Expected a part of the operator or the noise, got '{part}', which is what they are.")
             if not any(f"{name}.".startswith(f"{part}.") for name in numbers):
                 raise ValueError(f"Expected the name of a part of operator or noise, got '{part}'.")
         return self
@@ -346,6 +350,9 @@ class Task(Spec):
             place[last] = round(value) if isinstance(place[last], int) else value
         return type(self.operator).model_validate(dumped["operator"]), type(self.noise).model_validate(dumped["noise"])
 
+    def _hidden(self, name: str) -> bool:
+        return self.blind and name.startswith("operator.")
+
     def misfit(self, operator: OperatorSpec, noise: Noise, *, held_to_data: bool) -> str | None:
         """What of a measurement the bridge was not trained for, in words; None where it was.
 
@@ -361,12 +368,13 @@ class Task(Spec):
             want, have = wanted.get(name), got.get(name)
             if want == have or any(f"{name}.".startswith(f"{part}.") for part in self.anything):
                 continue
-            if name in self.ranges and isinstance(have, (int, float)):
+            # a blind bridge was told the operator as it stands here, whatever was drawn
+            if name in self.ranges and isinstance(have, (int, float)) and not self._hidden(name):
                 low, high = self.ranges[name]
                 if low <= have <= high or (held_to_data and isinstance(have, float)):
                     continue
                 return f"{name} from {low:g} to {high:g}, got {have:g}"
-            if held_to_data and isinstance(want, float) and isinstance(have, float):
+            if held_to_data and isinstance(want, float) and isinstance(have, float) and not self._hidden(name):
                 continue
             return f"{name} {want!r}, got {have!r}"
         return None

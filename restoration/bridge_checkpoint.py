@@ -65,9 +65,10 @@ class BridgeCheckpoint(DataRef):
 
     def _fitted(self, contents: Contents, path: Path) -> Plan:
         if not any(name.startswith(self.mark) for name in contents.tensors):
+            first = next(iter(contents.tensors), "none at all")
             raise ReadError(
                 f"Expected a checkpoint of {self.family} at {path}, got tensors such as "
-                f"'{next(iter(contents.tensors))}'; use {self.file}, or kind checkpoint for a prior."
+                f"'{first}'; use {self.file}, or kind checkpoint for a prior."
             )
         shapes = {name: tuple(t.shape) for name, t in self._named(contents.tensors).items()}
         try:

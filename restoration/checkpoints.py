@@ -183,7 +183,7 @@ def fits(plan: Fit, contents: Contents, path: Path, *inputs: Tensor) -> None:
     try:
         with torch.no_grad():
             plan.net(*inputs)
-    except RuntimeError as error:
+    except (RuntimeError, IndexError) as error:
         reason = " ".join(str(error).split())[:160]
         raise ReadError(
             f"Expected the layers of {type(plan.net).__name__} in {path} to follow on each other, got: {reason}; "

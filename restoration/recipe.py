@@ -119,7 +119,7 @@ class TrainedBridge(Spec):
     """A bridge that ships with the package, by name; it undoes the measurement that its card names, and no other."""
 
     kind: Literal["bridge"] = "bridge"
-    name: Annotated[str, Field(description="Name of the asset.")] = "sr-x4"
+    name: Annotated[str, Field(description="Name of the asset.")] = "photo-bridge"
     offers: ClassVar[frozenset[Need]] = Bridge.offers
 
     def load(self, store: AssetStore, device: torch.device, precision: Precision) -> Bridge:

@@ -159,8 +159,10 @@ class ResShiftCheckpoint(BridgeCheckpoint):
             return [*found, str(error)]
         try:
             image: Shape = operator.image_shape((3, 16, 16))
-        except PreimageError:  # no picture, or a file that the run will name
+        except ShapeError:  # data that are no picture
             image = ()
+        except PreimageError as error:
+            return [*found, str(error)]
         if image != (3, 16 * factor, 16 * factor):
             found.append(
                 f"Expected an operator whose data are a picture {factor} times smaller for the bridge "
@@ -170,7 +172,7 @@ class ResShiftCheckpoint(BridgeCheckpoint):
         return found
 
     def asset_hashes(self, store: AssetStore) -> dict[str, str]:
-        codec = {Path(self.codec.path).name: self.codec.sha256 or self.codec.digest()}
+        codec = {f"codec/{Path(self.codec.path).name}": self.codec.sha256 or self.codec.digest()}
         return super().asset_hashes(store) | codec
 
 

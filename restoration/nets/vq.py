@@ -62,7 +62,7 @@ class Level(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for i, block in enumerate(self.block):
             x = block(x)
-            if len(self.attn):
+            if len(self.attn):  # one for each block
                 x = self.attn[i](x)
         if hasattr(self, "downsample"):
             return self.downsample.conv(F.pad(x, (0, 1, 0, 1)))

@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+Size = tuple[int, int]
+
 _RESIZES = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC)
 
 
@@ -32,24 +34,24 @@ def real_world(x: Tensor, factor: int, rng: np.random.Generator) -> Tensor:
         )
     images = x.detach().cpu().permute(0, 2, 3, 1).numpy().astype(np.float32)
     size = x.shape[-1] // factor, x.shape[-2] // factor
-    made = [_one(image, size, factor, rng) for image in images]
+    made = [_one(image, size, rng) for image in images]
     return torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2).contiguous().to(x)
 
 
-def _one(image: np.ndarray, size: tuple[int, int], factor: int, rng: np.random.Generator) -> np.ndarray:
+def _one(image: np.ndarray, size: Size, rng: np.random.Generator) -> np.ndarray:
     for twice in range(2 if rng.random() < 0.5 else 1):
         steps = [_blur, _resize, _noise, _jpeg]
         for k in rng.permutation(len(steps)):
-            image = steps[k](image, rng, 0.5 if twice else 1.0, factor)
+            image = steps[k](image, rng, 0.5 if twice else 1.0, size)
     image = cv2.resize(image, size, interpolation=_RESIZES[rng.integers(3)])
-    return _jpeg(image, rng, 1.0, factor)
+    return _jpeg(image, rng, 1.0, size)
 
 
-def _blur(image: np.ndarray, rng: np.random.Generator, strength: float, factor: int) -> np.ndarray:
-    """A Gaussian of any direction, as wide as reduction by `factor` bears."""
+def _blur(image: np.ndarray, rng: np.random.Generator, strength: float, size: Size) -> np.ndarray:
+    """A Gaussian of any direction."""
     if rng.random() < 0.2:
         return image
-    wide, narrow = strength * factor / 4 * rng.uniform(0.2, 2.8, 2)
+    wide, narrow = strength * rng.uniform(0.2, 2.8, 2)
     angle = rng.uniform(0, np.pi)
     reach = np.arange(-10, 11)
     across, down = np.meshgrid(reach, reach)
@@ -59,15 +61,15 @@ def _blur(image: np.ndarray, rng: np.random.Generator, strength: float, factor: 
     return np.asarray(cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT_101))
 
 
-def _resize(image: np.ndarray, rng: np.random.Generator, strength: float, factor: int) -> np.ndarray:
+def _resize(image: np.ndarray, rng: np.random.Generator, strength: float, size: Size) -> np.ndarray:
     """Larger or, mostly, smaller, but not below the final size."""
-    scale = float(rng.uniform(1 / factor, 1.2)) ** strength
-    height, width = (max(8, round(n * scale)) for n in image.shape[:2])
+    scale = float(rng.uniform(0.25, 1.2)) ** strength
+    height, width = (max(low, round(n * scale)) for n, low in zip(image.shape[:2], size[::-1], strict=True))
     resized = cv2.resize(image, (width, height), interpolation=_RESIZES[rng.integers(3)])
     return np.asarray(resized).clip(0, 1)
 
 
-def _noise(image: np.ndarray, rng: np.random.Generator, strength: float, factor: int) -> np.ndarray:
+def _noise(image: np.ndarray, rng: np.random.Generator, strength: float, size: Size) -> np.ndarray:
     """Gaussian, of colour or grey, or of counted photons."""
     kind = rng.random()
     if kind < 0.2:
@@ -82,7 +84,7 @@ def _noise(image: np.ndarray, rng: np.random.Generator, strength: float, factor:
     return noisy.clip(0, 1)
 
 
-def _jpeg(image: np.ndarray, rng: np.random.Generator, strength: float, factor: int) -> np.ndarray:
+def _jpeg(image: np.ndarray, rng: np.random.Generator, strength: float, size: Size) -> np.ndarray:
     stored, file = np.round(255 * np.clip(image, 0, 1)).astype(np.uint8), io.BytesIO()
     Image.fromarray(stored).save(file, "JPEG", quality=int(rng.integers(40, 96)))
     with Image.open(file) as decoded:

@@ -274,10 +274,12 @@ def train(
         net = objective.net(recipe.channels, recipe.blocks, recipe.embedding)
     if init is not None:
         state = {k: v.float() for k, v in load_weights(init).items()}
-        if recipe.image_channels == 1 and state["tail.bias"].shape == (3,):
+        # it looks at nothing beside what it answers for
+        prior = {"head.weight", "tail.bias"} <= set(state) and state["head.weight"].shape[1] == len(state["tail.bias"])
+        if recipe.image_channels == 1 and prior and len(state["tail.bias"]) == 3:
             state = grey(state)
         widen(state, net)
-        if state["head.weight"].shape[1] == len(state["tail.bias"]) < net.head.weight.shape[1]:
+        if recipe.bridge and prior:
             # A prior answered another question than a bridge: keep its features, not its answers.
             nn.init.zeros_(net.tail.weight)
             nn.init.zeros_(net.tail.bias)  # type: ignore[arg-type]

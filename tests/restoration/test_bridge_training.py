@@ -13,10 +13,13 @@ from torch import Tensor, nn
 
 from operators import Gaussian
 from operators.errors import AssetMissing, NeedError, RecipeError, ShapeError
+from operators.likelihood import Likelihood
+from operators.rng import Rng
 from restoration.assets import AssetStore, load_bridge
 from restoration.bridge import Bridge, BridgeSpec, Task, pair
 from restoration.bridge_paths import I2SB
 from restoration.i2sb_checkpoint import I2SBCheckpoint
+from restoration.nets.unet import ResidualUNet
 from restoration.pipeline import Pipeline
 from restoration.recipe import Recipe
 from restoration.train.__main__ import main
@@ -147,6 +150,10 @@ def test_each_task_has_a_clock_of_its_own(tmp_path: Path) -> None:
         bridge.told(wide, noise, held_to_data=False)
     bridge.told(wide, noise, held_to_data=True).answer(x, t, x)
     assert torch.equal(heard[-1], torch.tensor([1.0, 0.5, 1.0]))
+    likelihood = Likelihood.simulate(spec.tasks[0].operator.build((3, 16, 16)), noise, x[:1], Rng([0]))
+    with pytest.raises(NeedError, match="told which of its tasks"):
+        bridge.begun(likelihood, Rng([0]))
+    assert bridge.told(wide, noise, held_to_data=True).begun(likelihood, Rng([0]))[1].shape == (1, 3, 16, 16)
 
     (tmp_path / "none").write_bytes(b"no weights")
     assets = store(tmp_path / "a", tmp_path / "none", SEVERAL)
@@ -258,6 +265,30 @@ def test_a_bridge_trains_resumes_and_runs_from_its_card(photos: Path, tmp_path: 
         pipeline.simulate(truth[:1])
 
 
+def test_a_prior_begins_a_bridge_that_answers_nothing_at_first(photos: Path, tmp_path: Path) -> None:
+    """Its features stay, its answer goes; a bridge that begins a bridge keeps both, and begins no grey one."""
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(0)
+        prior, other = ResidualUNet((8, 12), 1, 16), ResidualUNet((8, 12), 1, 16, seen_channels=3)
+    found = {}
+    for name, net in (("prior", prior), ("bridge", other)):
+        for p in net.parameters():
+            p.data = 0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1))
+        save_weights(net, tmp_path / f"{name}.safetensors", {})
+        recipe = TrainRecipe(**{**TINY.__dict__, "bridge": {**DEBLUR, "predicts": "residual"}, "learning_rate": 1e-9})
+        init = tmp_path / f"{name}.safetensors"
+        found[name] = train(recipe, photos, tmp_path / name, minutes=1e-6, init=init, threads=1)
+        assert found[name]["step"] == 1
+    assert found["prior"]["psnr_1"] == pytest.approx(found["prior"]["psnr_start"], abs=1e-3)
+    assert abs(found["bridge"]["psnr_1"] - found["bridge"]["psnr_start"]) > 1
+    grey = TrainRecipe(**{**TINY.__dict__, "image_channels": 1, "bridge": {}})
+    with pytest.raises(ValueError, match="no larger"):
+        train(grey, photos, tmp_path / "grey", minutes=1e-6, init=tmp_path / "bridge.safetensors", threads=1)
+    save_weights(torch.nn.Linear(2, 2), tmp_path / "none.safetensors", {})
+    with pytest.raises(ValueError, match="same layout"):
+        train(grey, photos, tmp_path / "grey", minutes=1e-6, init=tmp_path / "none.safetensors", threads=1)
+
+
 def test_large_pictures_are_tiled_without_seams(tmp_path: Path) -> None:
     objective = Bridging(DEBLUR, 3, 32)
     with torch.random.fork_rng():
@@ -329,6 +360,7 @@ def test_wrong_pairs_are_refused_before_weights_are_read(tmp_path: Path) -> None
         ({"tasks": [{"operator": {"kind": "identity"}, "ranges": {"noise.sigma": [-1, 1]}}]}, "greater than"),
         ({"tasks": [{"operator": {"kind": "identity"}, "anything": ["operator.mask"]}]}, "operator.mask"),
         ({"tasks": [{"operator": {"kind": "downsample", "factor": 3}}]}, "multiple"),
+        ({"tasks": [{"operator": {"kind": "identity"}, "anything": ["operator"]}]}, "what they are"),
         ({"tasks": []}, "at least 1"),
         ({"steps": 3}, "steps"),
     ],

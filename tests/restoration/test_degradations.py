@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from app.pictures import read_picture
+from operators import ExposureSpec
 from restoration.assets import AssetStore
+from restoration.bridge import Task
 from restoration.train.bridges import Bridging
 from restoration.train.degradations import real_world
 
@@ -56,3 +58,10 @@ def test_a_blind_bridge_starts_from_the_operator_as_it_stands() -> None:
     truth = photograph()[..., :64].mean()
     assert 0.2 * truth < starts[0].mean() < 0.4 * truth
     assert abs(starts[1].mean() - truth) < 0.05
+
+    task = Task.model_validate({**dark, "blind": True})
+    weak = ExposureSpec(gain=0.07)
+    assert task.misfit(task.operator, task.noise, held_to_data=False) is None
+    assert "operator.gain 0.25, got 0.07" in str(task.misfit(weak, task.noise, held_to_data=False))
+    assert "operator.gain 0.25, got 0.07" in str(task.misfit(weak, task.noise, held_to_data=True))
+    assert Task.model_validate(dark).misfit(weak, task.noise, held_to_data=False) is None

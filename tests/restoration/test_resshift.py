@@ -384,7 +384,7 @@ def test_a_file_restores(steps: int, files: Files, monkeypatch: pytest.MonkeyPat
     assert (result.samples.shape, result.report.nfe) == ((2, 3, 24, 20), steps)
     assert result.report.network_seconds > 0
     assert decoded == [2]  # once, at the end, since nobody looked on the way
-    assert list(result.report.asset_sha256) == ["net.pth", "vq.pth"]
+    assert list(result.report.asset_sha256) == ["net.pth", "codec/vq.pth"]
     # both files are named so that the recipe can travel
     assert all(Path(ref.path).is_absolute() and ref.sha256 for ref in data_refs(pipeline.recipe.model))
     if steps == 4:
