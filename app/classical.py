@@ -23,3 +23,6 @@ CLASSICAL: dict[str, tuple[Method, ...]] = {
     "phase-retrieval": (Direct(),),
 }
 """Candidates for each preset; their numbers are fixed, not fitted to the picture at hand."""
+
+CLASSICAL |= {f"bridge-{name}": CLASSICAL[name] for name in ("sr-x4", "jpeg")}
+CLASSICAL["bridge-inpaint"] = CLASSICAL["inpaint-scratches"]

@@ -116,8 +116,8 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser(
         "demo",
-        help="restore three bundled pictures from four kinds of damage and make a page of it",
-        description="Restore three bundled pictures from four kinds of damage; compare with classical methods.",
+        help="restore three bundled pictures from several kinds of damage and make a page of it",
+        description="Restore three bundled pictures from several kinds of damage; compare with classical methods.",
     )
     demo.add_argument(
         "-o", "--out", metavar="OUT", type=Path, default=Path("out/demo"), help="folder (default: out/demo)"

@@ -1,4 +1,4 @@
-"""The demo: bundled pictures, damaged in four ways and restored, beside the best of the classical methods."""
+"""The demo: bundled pictures, damaged and restored, beside the best of the classical methods."""
 
 import json
 import math
@@ -37,12 +37,15 @@ Watch = Callable[[int, int, str], None]
 
 
 def demo_tasks() -> tuple[Task, ...]:
-    """The four kinds of damage, as the presets have them."""
+    """Four kinds of damage undone by sampling, and three undone by the bridge, as the presets have them."""
     texts = {
         "deblur-gaussian": ("Gaussian blur", "Out of focus: fine detail is gone, and noise hides what is left of it."),
         "deblur-motion": ("Motion blur", "The camera moved along a known, crooked path while the shutter was open."),
         "sr-x4": ("Four times smaller", "One pixel stands for sixteen; fifteen of them have to be found."),
         "inpaint-random-70": ("70 % of the pixels missing", "Three pixels of ten were measured, with noise."),
+        "bridge-sr-x4": ("Four times smaller, by the bridge", "Four calls of a network trained on small pictures."),
+        "bridge-inpaint": ("Scratches, by the bridge", "Four calls of a network trained on pictures with holes."),
+        "bridge-jpeg": ("JPEG of quality 10, by the bridge", "Four calls of a network trained on JPEG artefacts."),
     }
     return tuple(Task(n, *text, read_recipe(n)[0], CLASSICAL[n]) for n, text in texts.items())
 
