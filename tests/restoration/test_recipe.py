@@ -20,7 +20,7 @@ from restoration.recipe import AnyMethod, AnyModel, NoPrior, Recipe, parse_recip
 from restoration.schedule import Karras, LinearVP
 
 PRESETS = [
-    "deblur-gaussian", "deblur-motion", "denoise", "hdr", "inpaint-box", "inpaint-random-70", "inpaint-scratches",
+    "bridge-inpaint", "bridge-jpeg", "bridge-sr-x4", "deblur-gaussian", "deblur-motion", "denoise", "hdr", "inpaint-box", "inpaint-random-70", "inpaint-scratches",
     "jpeg", "nonlinear-blur", "phase-retrieval", "sr-x4",
 ]  # fmt: skip
 
@@ -33,7 +33,7 @@ def test_the_presets_are_there_valid_and_say_whom_they_follow() -> None:
         assert recipe.title
         assert recipe.reference
         assert isinstance(recipe.noise, Gaussian)
-        assert recipe.noise.sigma == {"jpeg": 0.002, "phase-retrieval": 0.0125}.get(name, 0.025)
+        assert recipe.noise.sigma == {"jpeg": 0.002, "bridge-jpeg": 0.002, "phase-retrieval": 0.0125}.get(name, 0.025)
 
 
 @pytest.mark.parametrize("name", PRESETS)
