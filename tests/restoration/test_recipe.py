@@ -20,8 +20,8 @@ from restoration.recipe import AnyMethod, AnyModel, NoPrior, Recipe, parse_recip
 from restoration.schedule import Karras, LinearVP
 
 PRESETS = [
-    "bridge-inpaint", "bridge-jpeg", "bridge-sr-x4", "deblur-gaussian", "deblur-motion", "denoise", "hdr", "inpaint-box", "inpaint-random-70", "inpaint-scratches",
-    "jpeg", "nonlinear-blur", "phase-retrieval", "sr-x4",
+    "bridge-inpaint", "bridge-jpeg", "bridge-sr-x4", "deblur-gaussian", "deblur-motion", "denoise", "hdr",
+    "inpaint-box", "inpaint-random-70", "inpaint-scratches", "jpeg", "nonlinear-blur", "phase-retrieval", "sr-x4",
 ]  # fmt: skip
 
 
