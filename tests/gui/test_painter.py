@@ -141,7 +141,7 @@ def test_a_stroke_of_the_mouse_covers_exactly_its_pixels_and_reaches_the_operato
     missing = settled(page)
     points = [glass.back(*point) for point in screen]
     assert_covers(missing, brush(points, diameter(page) / 2, 640, 480))
-    assert page.get_by_text(f"Painted: {100 * missing.mean():.1f} % of the picture").is_visible()
+    page.get_by_text(f"Painted: {100 * missing.mean():.1f} % of the picture").wait_for(timeout=10_000)
     # through Python, as a job gets it
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "mask.png").write_bytes(uploaded(page))
