@@ -103,3 +103,11 @@ class BridgeCheckpoint(DataRef):
     def asset_hashes(self, store: AssetStore) -> dict[str, str]:
         """Name and sha256 of what is loaded."""
         return {Path(self.path).name: self.sha256 or self.digest()}
+
+
+def seen_and_answered(shapes: Shapes) -> tuple[int, int]:
+    """Channels in and out of a network of RDDM's kind; ValueError unless it sees the degraded picture too."""
+    taken, out = shapes["init_conv.weight"][1], shapes["final_conv.weight"][0]
+    if taken != 2 * out:
+        raise ValueError(f"{taken} channels in and {out} out, where state and degraded picture have twice as many")
+    return taken, out

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from restoration.bridge import Bridge
-from restoration.bridge_checkpoint import BridgeCheckpoint, Shapes
+from restoration.bridge_checkpoint import BridgeCheckpoint, Shapes, seen_and_answered
 from restoration.bridge_paths import IRSDE
 from restoration.nets.conditional_unet import ConditionalUNet
 from restoration.prior import Denoiser
@@ -34,9 +34,7 @@ class IRSDECheckpoint(BridgeCheckpoint):
     mark: ClassVar[str] = "init_conv."
 
     def _net(self, shapes: Shapes, facts: Mapping[str, Any]) -> tuple[nn.Module, int, int]:
-        taken, out = shapes["init_conv.weight"][1], shapes["final_conv.weight"][0]
-        if taken != 2 * out:
-            raise ValueError(f"{taken} channels in and {out} out, where state and degraded picture have twice as many")
+        taken, out = seen_and_answered(shapes)
         return ConditionalUNet(shapes), taken, out
 
     def _bridge(self, answer: Denoiser, sees_start: bool, facts: Mapping[str, Any]) -> Bridge:

@@ -10,7 +10,7 @@ from torch import nn
 
 from operators.errors import ReadError, RecipeError
 from restoration.bridge import Bridge
-from restoration.bridge_checkpoint import BridgeCheckpoint, Shapes
+from restoration.bridge_checkpoint import BridgeCheckpoint, Shapes, seen_and_answered
 from restoration.bridge_paths import Resfusion
 from restoration.nets.rddm import RDDMUNet
 from restoration.prior import Denoiser
@@ -38,9 +38,7 @@ class ResfusionCheckpoint(BridgeCheckpoint):
     mark: ClassVar[str] = "denoising_module.init_conv."
 
     def _net(self, shapes: Shapes, facts: Mapping[str, Any]) -> tuple[nn.Module, int, int]:
-        taken, out = shapes["init_conv.weight"][1], shapes["final_conv.weight"][0]
-        if taken != 2 * out:
-            raise ValueError(f"{taken} channels in and {out} out, where state and degraded picture have twice as many")
+        taken, out = seen_and_answered(shapes)
         options = facts.get("hyper_parameters", {})
         for name, value in _FIXED.items():
             if options.get(name, value) != value:
